@@ -232,8 +232,10 @@ type Restorer interface {
 	// the image of the machine that was saved, and Args, Env, Dir and User are
 	// that machine's unless the state holds no memory and the caller gave others.
 	Restore(ctx context.Context, s Spec, dir string, v Saved) (Machine, error)
-	// Discard removes what Snapshot keeps outside dir. It is idempotent.
-	Discard(ctx context.Context, v Saved) error
+	// Discard removes what Snapshot keeps outside dir. It is idempotent. After
+	// a crash in the middle of Snapshot, v is the zero value, and dir, the
+	// folder Snapshot was given, is all there is to find it by.
+	Discard(ctx context.Context, dir string, v Saved) error
 }
 
 // ImageFinder is a backend with an image store of its own.

@@ -25,6 +25,8 @@ type Sandbox struct {
 	FullEnv []string
 	Dir     string
 	User    string
+	// ImageConfig is the config of the image it was made from.
+	ImageConfig backend.ImageConfig
 	// Rev is the revision: the store sets it to 1 on insert and adds 1 on each update.
 	Rev int64
 }
