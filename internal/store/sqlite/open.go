@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -99,7 +100,24 @@ func createPrivate(path string) error {
 	if err == nil && info.Mode().Perm() != 0o600 {
 		err = f.Chmod(0o600)
 	}
+	if err == nil && info.Size() > 0 {
+		err = checkMagic(f)
+	}
 	return errors.Join(err, f.Close())
+}
+
+// checkMagic looks for SQLite's first bytes: a file shorter than a page counts
+// as empty with SQLite and would be overwritten, whatever is in it.
+func checkMagic(r io.Reader) error {
+	const magic = "SQLite format 3\x00"
+	head := make([]byte, len(magic))
+	if _, err := io.ReadFull(r, head); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	if string(head) != magic {
+		return fmt.Errorf("%w: not a SQLite file", errDamaged)
+	}
+	return nil
 }
 
 // check reads the whole file once. Records are few and small, and damage that
