@@ -55,9 +55,7 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 		}
 	}
 	for e := range m.table.all() {
-		if e.rec.Handle == nil {
-			m.settle(ctx, e)
-		}
+		m.settle(ctx, e)
 	}
 	m.sweepSnapshots(ctx)
 	m.log.Info("records and machines agree", "sandboxes", len(recs), "snapshots", len(snaps), "dur", time.Since(began))
@@ -67,6 +65,12 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 // settle finishes what a crash interrupted for an entry whose record names no
 // machine, which needs no backend.
 func (m *Manager) settle(ctx context.Context, e *entry) {
+	e.mu.Lock()
+	none := e.rec.Handle == nil
+	e.mu.Unlock()
+	if !none {
+		return
+	}
 	switch e.view.Load().State {
 	case flash.Creating:
 		m.forget(ctx, e, "the daemon died while it was being created")
@@ -161,13 +165,14 @@ func (m *Manager) adopt(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	if rec.Digest != "" {
+	var lease Lease
+	if rec.Digest != "" { // an image that an engine keeps has no lease
 		if l, err := m.o.Images.AcquireDigest(ctx, rec.Digest); err == nil {
-			e.lease = l
+			lease = l
 		}
 	}
 	e.mu.Lock()
-	e.machine = mc
+	e.machine, e.lease = mc, lease
 	e.mu.Unlock()
 	state := rec.State
 	switch status {
