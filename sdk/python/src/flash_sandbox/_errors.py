@@ -22,6 +22,22 @@ import grpc
 import requests
 
 
+#: The daemon's words for gRPC's, for answers that carry no finer one.
+_CODES = {
+    grpc.StatusCode.INVALID_ARGUMENT: "invalid",
+    grpc.StatusCode.UNAUTHENTICATED: "unauthenticated",
+    grpc.StatusCode.PERMISSION_DENIED: "denied",
+    grpc.StatusCode.NOT_FOUND: "not_found",
+    grpc.StatusCode.ALREADY_EXISTS: "exists",
+    grpc.StatusCode.FAILED_PRECONDITION: "conflict",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "exhausted",
+    grpc.StatusCode.UNIMPLEMENTED: "unsupported",
+    grpc.StatusCode.UNAVAILABLE: "unavailable",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
+    grpc.StatusCode.CANCELLED: "canceled",
+}
+
+
 class SandboxError(Exception):
     """Anything that went wrong between the client and a sandbox."""
 
@@ -118,7 +134,7 @@ class SandboxRPCError(SandboxError, grpc.RpcError):
         # Not super(): in SandboxRPCNotFoundError that leads to SandboxHTTPError.
         Exception.__init__(self, status, detail)
         self.detail = detail
-        self.code = RPCCode(code or status.name.lower(), status)
+        self.code = RPCCode(code or _CODES.get(status, "internal"), status)
         self.remediation = remediation
         self.request_id = request_id
         self._trailing_metadata = tuple(trailing_metadata)
@@ -160,7 +176,7 @@ def from_response(resp: requests.Response) -> SandboxHTTPError:
         code = _first(body, "code")
         remediation = _first(body, "remediation")
         request_id = _first(body, "request_id") or request_id
-        detail = _first(body, "message", "detail", "title", "error") or detail
+        detail = _first(body, "detail", "message", "error", "title") or detail
     if not detail:
         detail = resp.reason or "no reason was given"
     kind = SandboxNotFoundError if resp.status_code == 404 else SandboxHTTPError
