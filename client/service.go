@@ -190,10 +190,11 @@ func (c *Client) sandbox(ctx context.Context, method string, id flash.ID, rest s
 	return c.call(ctx, method, "sandboxes/"+string(id)+rest, in, out)
 }
 
-// milliseconds rounds up, so that a deadline never becomes none.
+// milliseconds rounds away from zero, so that a deadline never becomes none
+// and a negative one is still refused.
 func milliseconds(d time.Duration) int64 {
-	if d > 0 {
-		return int64((d + time.Millisecond - 1) / time.Millisecond)
+	if d < 0 {
+		return int64((d - time.Millisecond + 1) / time.Millisecond)
 	}
-	return int64(d / time.Millisecond)
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
 }

@@ -16,7 +16,6 @@ const (
 	ReasonRouteNotFound   = "route_not_found"
 	ReasonMethod          = "method_not_allowed"
 	ReasonTooLarge        = "body_too_large"
-	ReasonNotAcceptable   = "not_acceptable"
 )
 
 // Problem is the body of every error. The first four members are RFC 9457's;
@@ -38,9 +37,8 @@ type Problem struct {
 // httpReasons are the refusals of the HTTP layer whose status is more precise
 // than that of their code.
 var httpReasons = map[string]int{
-	ReasonMethod:        http.StatusMethodNotAllowed,
-	ReasonTooLarge:      http.StatusRequestEntityTooLarge,
-	ReasonNotAcceptable: http.StatusNotAcceptable,
+	ReasonMethod:   http.StatusMethodNotAllowed,
+	ReasonTooLarge: http.StatusRequestEntityTooLarge,
 }
 
 // ProblemOf describes an error. Nothing of a hidden cause gets into it.

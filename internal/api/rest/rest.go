@@ -1,0 +1,206 @@
+// Package rest serves flash.Service as the REST API that published clients
+// speak: routes such as POST /sandboxes and POST /sandboxes/{id}/exec, with
+// problem documents for errors and a description of itself at /openapi.json.
+//
+// It decodes, calls the service and encodes; it decides nothing about
+// sandboxes. It is lenient in form, as clients in the field need it: no
+// Content-Type is asked for, empty bodies are empty objects, a command may be a
+// list or a string, whole numbers may be written as 512.0, null means "not
+// given", unknown members are ignored. It is strict in meaning: a member of the
+// wrong kind is refused by name. Redirects are never sent.
+//
+//	h := rest.New(service, rest.Options{Version: "1.0.0", Node: host})
+//	http.ListenAndServe("127.0.0.1:8080", h)
+//
+// Listening, request ids, logs, panics and path prefixes are the business of
+// internal/server.
+package rest
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+
+	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/api"
+)
+
+// MaxBody is the longest request body taken, in bytes.
+const MaxBody = 4 << 20
+
+// Options configures the API. The zero value works.
+type Options struct {
+	Version string // of the daemon, for /openapi.json
+	Node    string // what node_id says; empty: "local"
+	// Ready says why the daemon takes no work now, nil when it does. A nil
+	// func is always ready.
+	Ready func(ctx context.Context) error
+	// Metrics answers GET /metrics. Nil: there is no such route.
+	Metrics http.Handler
+}
+
+type handler struct {
+	svc  flash.Service
+	o    Options
+	spec []byte // of /openapi.json
+}
+
+// route is one operation. in and out are zero values of the bodies, for the
+// description; nil: there is none.
+type route struct {
+	method, path string
+	id           string // operationId
+	summary      string
+	status       int // of success
+	in, out      any
+	query        []parameter
+	serve        func(w http.ResponseWriter, r *http.Request) error
+	hidden       bool // not described
+}
+
+// New returns a handler for the routes, without any prefix.
+func New(svc flash.Service, o Options) http.Handler {
+	if o.Node == "" {
+		o.Node = "local"
+	}
+	h := &handler{svc: svc, o: o}
+	routes := h.routes()
+	h.spec = describe(routes, o.Version)
+
+	mux := http.NewServeMux()
+	allowed := map[string][]string{}
+	for _, rt := range append(routes, laterRoutes()...) {
+		mux.Handle(rt.method+" "+rt.path, adapt(rt))
+		allowed[rt.path] = append(allowed[rt.path], rt.method)
+	}
+	for path, methods := range allowed {
+		mux.Handle(path, adapt(route{serve: wrongMethod(methods)}))
+	}
+	mux.Handle("/", adapt(route{serve: noRoute}))
+	return tidy(mux)
+}
+
+func (h *handler) routes() []route {
+	const sandbox = "/sandboxes/{id}"
+	list := []route{
+		{method: "POST", path: "/sandboxes", id: "createSandbox", summary: "Make a sandbox and wait until it runs", status: 201, in: createBody{}, out: api.Sandbox{}, serve: h.create},
+		{method: "GET", path: sandbox, id: "getSandbox", summary: "Say how a sandbox is", status: 200, out: api.Sandbox{}, serve: h.get},
+		{method: "DELETE", path: sandbox, id: "deleteSandbox", summary: "Remove a sandbox", status: 204, serve: h.remove,
+			query: []parameter{{"cleanup", "boolean", "false keeps the sandbox, paused, for a later resume"}}},
+		{method: "POST", path: sandbox + "/exec", id: "exec", summary: "Run a command to its end", status: 200, in: execBody{}, out: api.Exec{}, serve: h.exec},
+		{method: "POST", path: sandbox + "/run_python", id: "runPython", summary: "Run Python code in the image's own interpreter", status: 200, in: pythonBody{}, out: api.Python{}, serve: h.python},
+		{method: "GET", path: sandbox + "/platform_info", id: "platformInfo", summary: "Describe a sandbox from inside", status: 200, out: api.Info{}, serve: h.platformInfo},
+		{method: "GET", path: sandbox + "/metrics", id: "sandboxMetrics", summary: "Read a sandbox's resource use", status: 200, out: flash.Metrics{}, serve: h.metrics},
+		{method: "POST", path: sandbox + "/snapshot", id: "snapshot", summary: "Save a sandbox's state and leave it paused", status: 200, out: api.Snapshot{}, serve: h.snapshot},
+		{method: "POST", path: sandbox + "/resume", id: "resume", summary: "Wake a paused sandbox", status: 204, serve: h.resume},
+		{method: "GET", path: "/status", id: "status", summary: "Count sandboxes, and list them if asked", status: 200, out: api.Status{}, serve: h.status,
+			query: []parameter{{"sandboxes", "boolean", "true lists the sandboxes too"}}},
+		{method: "GET", path: "/snapshots", id: "listSnapshots", summary: "List snapshots", status: 200, out: api.Snapshots{}, serve: h.snapshots},
+		{method: "DELETE", path: "/snapshots/{id}", id: "deleteSnapshot", summary: "Remove a snapshot", status: 204, serve: h.removeSnapshot},
+		{method: "GET", path: "/images", id: "listImages", summary: "List cached images and pulls under way", status: 200, out: api.Images{}, serve: h.images},
+		{method: "GET", path: "/backends", id: "listBackends", summary: "Say what isolates sandboxes here", status: 200, out: api.Backends{}, serve: h.backends},
+		{method: "GET", path: "/healthz", id: "health", summary: "Answer if the daemon lives", status: 200, out: statusWord{}, serve: h.health},
+		{method: "GET", path: "/readyz", id: "ready", summary: "Answer if the daemon takes work", status: 200, out: statusWord{}, serve: h.ready},
+		{method: "GET", path: "/openapi.json", serve: h.openAPI, hidden: true},
+	}
+	if h.o.Metrics != nil {
+		list = append(list, route{method: "GET", path: "/metrics", hidden: true, serve: func(w http.ResponseWriter, r *http.Request) error {
+			h.o.Metrics.ServeHTTP(w, r)
+			return nil
+		}})
+	}
+	return list
+}
+
+// laterRoutes answers 501 for routes that later clients know and this daemon
+// does not have: 404 would tell them that the sandbox is gone.
+func laterRoutes() []route {
+	var list []route
+	for _, p := range []string{
+		"PATCH /sandboxes/{id}/resources", "POST /sandboxes/{id}/shell", "POST /sandboxes/{id}/setup",
+		"POST /sandboxes/{id}/exec_config", "POST /sandboxes/{id}/hibernate", "POST /sandboxes/{id}/keepalive",
+		"GET /sandboxes/{id}/files", "PUT /sandboxes/{id}/files", "GET /sandboxes/{id}/agent/health",
+		"GET /sandboxes/{id}/agent/fs/stat", "GET /sandboxes/{id}/agent/fs/list", "POST /sandboxes/{id}/agent/fs/mkdir",
+		"POST /sandboxes/{id}/agent/fs/remove", "POST /sandboxes/{id}/agent/fs/move", "POST /sandboxes/{id}/agent/fs/write_files",
+		"POST /sandboxes/{id}/txn/begin", "POST /sandboxes/{id}/txn/{txn}/commit", "POST /sandboxes/{id}/txn/{txn}/rollback",
+		"GET /sandboxes/{id}/txns", "POST /sandboxes/{id}/checkpoints", "GET /sandboxes/{id}/checkpoints",
+		"GET /sandboxes/{id}/checkpoints/{checkpoint}/diff", "GET /sandboxes/{id}/actions", "DELETE /sandboxes/{id}/audit",
+		"POST /snapshots/{id}/fork", "POST /snapshots/{id}/fork-group",
+		"GET /templates", "POST /templates", "POST /templates/from-dockerfile", "POST /templates/from-sandbox",
+		"GET /templates/{name}", "DELETE /templates/{name}",
+		"PUT /warm-demands/{workload}/{generation}", "GET /warm-demands/{workload}/{generation}",
+		"DELETE /warm-demands/{workload}/{generation}", "POST /warm-demands/{workload}/{generation}/claim",
+	} {
+		method, path, _ := strings.Cut(p, " ")
+		list = append(list, route{method: method, path: path, hidden: true, serve: func(http.ResponseWriter, *http.Request) error {
+			return flash.Errorf(flash.Unsupported, "%s is not supported by this version", p)
+		}})
+	}
+	return list
+}
+
+// adapt makes an http.Handler of a route: its error becomes a problem document.
+func adapt(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := api.ExchangeOf(r.Context())
+		if rt.method != "" {
+			x.Route = r.Pattern
+		}
+		if err := rt.serve(w, r); err != nil {
+			WriteProblem(w, r, err)
+		}
+	})
+}
+
+func noRoute(_ http.ResponseWriter, r *http.Request) error {
+	return &flash.Error{Code: flash.NotFound, Reason: api.ReasonRouteNotFound, Message: "there is no route " + r.Method + " " + clip(r.URL.Path)}
+}
+
+func wrongMethod(methods []string) func(http.ResponseWriter, *http.Request) error {
+	methods = slices.Clone(methods)
+	if slices.Contains(methods, "GET") {
+		methods = append(methods, "HEAD")
+	}
+	slices.Sort(methods)
+	allow := strings.Join(methods, ", ")
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Allow", allow)
+		return &flash.Error{Code: flash.Invalid, Reason: api.ReasonMethod, Message: "method " + clip(r.Method) + " is not allowed here, only " + allow}
+	}
+}
+
+// tidy keeps paths away from the mux that it would answer with a redirect:
+// published clients follow none, or turn a POST into a GET.
+func tidy(mux http.Handler) http.Handler {
+	untidy := adapt(route{serve: func(_ http.ResponseWriter, r *http.Request) error {
+		return &flash.Error{
+			Code: flash.NotFound, Reason: api.ReasonRouteNotFound,
+			Message: "there is no route " + r.Method + " " + clip(r.URL.Path) + ": the path has an empty element, or one that is \".\" or \"..\"",
+		}
+	}})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !tidyPath(r.URL.EscapedPath()) || r.Method == http.MethodConnect {
+			untidy.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func tidyPath(escaped string) bool {
+	rest, ok := strings.CutPrefix(escaped, "/")
+	if !ok {
+		return false
+	}
+	rest = strings.TrimSuffix(rest, "/")
+	if rest == "" {
+		return escaped == "/"
+	}
+	for element := range strings.SplitSeq(rest, "/") {
+		if element == "" || element == "." || element == ".." {
+			return false
+		}
+	}
+	return true
+}
