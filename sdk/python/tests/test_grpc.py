@@ -107,7 +107,15 @@ def test_prefix(server: Server, scheme: str) -> None:
 
 def test_refusal(server: Server, client: SandboxClient) -> None:
     def fail(context: Any) -> None:
-        context.set_trailing_metadata((("x-request-id", "req-7"),))
+        context.send_initial_metadata((("x-request-id", "req-7"),))
+        context.set_trailing_metadata(
+            (
+                ("fsb-error-code", "conflict"),
+                ("fsb-error-reason", "sandbox_paused"),
+                ("fsb-error-message", "sandbox%20sb-1%20is%20paused%20%E2%80%93%20100%25"),
+                ("fsb-error-remediation", "resume%20it%20first"),
+            )
+        )
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "sandbox sb-1 is paused; resume it first")
 
     server.fail = fail
@@ -115,13 +123,23 @@ def test_refusal(server: Server, client: SandboxClient) -> None:
         client.exec_command("sb-1", ["x"])
     err = caught.value
     assert not isinstance(err, SandboxHTTPError)
-    assert err.detail == err.details() == "sandbox sb-1 is paused; resume it first"
-    assert err.code == "conflict"
+    assert err.detail == "sandbox sb-1 is paused \u2013 100%"
+    assert err.details() == "sandbox sb-1 is paused; resume it first"
+    assert err.remediation == "resume it first"
+    assert err.code == "sandbox_paused"
     assert err.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert err.request_id == "req-7"
-    assert ("x-request-id", "req-7") in err.trailing_metadata()
-    assert str(err) == "FAILED_PRECONDITION: sandbox sb-1 is paused; resume it first"
+    assert ("fsb-error-code", "conflict") in err.trailing_metadata()
+    assert str(err) == "FAILED_PRECONDITION: sandbox sb-1 is paused \u2013 100% (resume it first)"
     assert isinstance(err.__cause__, grpc.RpcError)
+
+
+def test_refusal_by_a_stranger(server: Server, client: SandboxClient) -> None:
+    server.fail = lambda context: context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no")
+    with pytest.raises(SandboxRPCError) as caught:
+        client.exec_command("sb-1", ["x"])
+    err = caught.value
+    assert (err.detail, err.details(), err.code, err.remediation, err.request_id) == ("no", "no", "conflict", "", "")
 
 
 @pytest.mark.parametrize("kind", [grpc.RpcError, SandboxError, SandboxNotFoundError, SandboxRPCNotFoundError])

@@ -16,7 +16,8 @@ clients.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Tuple, Union, cast
+from typing import Any, Optional, Sequence, Tuple, cast
+from urllib.parse import unquote
 
 import grpc
 import requests
@@ -129,7 +130,8 @@ class SandboxRPCError(SandboxError, grpc.RpcError):
         code: str = "",
         remediation: str = "",
         request_id: str = "",
-        trailing_metadata: Sequence[Tuple[str, Union[str, bytes]]] = (),
+        details: str = "",
+        trailing_metadata: Sequence[Any] = (),
     ) -> None:
         # Not super(): in SandboxRPCNotFoundError that leads to SandboxHTTPError.
         Exception.__init__(self, status, detail)
@@ -137,11 +139,12 @@ class SandboxRPCError(SandboxError, grpc.RpcError):
         self.code = RPCCode(code or _CODES.get(status, "internal"), status)
         self.remediation = remediation
         self.request_id = request_id
+        self._details = details or detail
         self._trailing_metadata = tuple(trailing_metadata)
 
     def details(self) -> str:
-        """Return :attr:`detail`, as any grpc.RpcError does."""
-        return self.detail
+        """Return the text that came with the status: detail and remediation in one."""
+        return self._details
 
     def trailing_metadata(self) -> Tuple[Any, ...]:
         """Return the metadata that came with the status."""
@@ -184,18 +187,29 @@ def from_response(resp: requests.Response) -> SandboxHTTPError:
 
 
 def from_rpc_error(err: grpc.RpcError) -> SandboxRPCError:
-    """Make the exception for a failed gRPC call."""
+    """Make the exception for a failed gRPC call.
+
+    The daemon's metadata tells what one status and one text have no room for.
+    """
     call = cast(grpc.Call, err)
     status = call.code()
-    metadata = tuple((str(key), value) for key, value in call.trailing_metadata() or ())
+    trailing = tuple(call.trailing_metadata() or ())
+    metadata = {str(key): value for key, value in (*(call.initial_metadata() or ()), *trailing)}
+
+    def get(key: str) -> str:
+        value = metadata.get(key, "")
+        return unquote(value) if isinstance(value, str) else ""
+
+    details = call.details() or "no reason was given"
     kind = SandboxRPCNotFoundError if status is grpc.StatusCode.NOT_FOUND else SandboxRPCError
     return kind(
         status,
-        call.details() or "no reason was given",
-        code=_metadata(metadata, "x-error-code"),
-        remediation=_metadata(metadata, "x-error-remediation"),
-        request_id=_metadata(metadata, "x-request-id"),
-        trailing_metadata=metadata,
+        get("fsb-error-message") or details,
+        code=get("fsb-error-reason") or get("fsb-error-code"),
+        remediation=get("fsb-error-remediation"),
+        request_id=get("x-request-id"),
+        details=details,
+        trailing_metadata=trailing,
     )
 
 
@@ -203,13 +217,6 @@ def _first(body: Any, *keys: str) -> str:
     for key in keys:
         value = body.get(key)
         if isinstance(value, str) and value:
-            return value
-    return ""
-
-
-def _metadata(metadata: Sequence[Tuple[str, Union[str, bytes]]], key: str) -> str:
-    for name, value in metadata:
-        if name == key and isinstance(value, str):
             return value
     return ""
 
