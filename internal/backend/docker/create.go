@@ -1,0 +1,293 @@
+package docker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+)
+
+// Labels that mark what is ours.
+const (
+	labelID       = "flash-sandbox.id"
+	labelOwner    = "flash-sandbox.owner"
+	labelBackend  = "flash-sandbox.backend"
+	labelRestored = "flash-sandbox.restored-from" // the committed image a container was made from
+	labelSnapshot = "flash-sandbox.snapshot"      // on committed images
+)
+
+// capabilities a sandbox's processes may hold: what package managers and
+// servers need inside, and nothing that reaches out. MKNOD, NET_RAW, SETPCAP,
+// SETFCAP and AUDIT_WRITE of the engine's default are left out.
+var capabilities = []string{
+	"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "NET_BIND_SERVICE", "SYS_CHROOT",
+}
+
+// runscPids is how many threads gVisor's sentry and gofer may take for
+// themselves, on top of the processes asked for.
+const runscPids = 512
+
+// cleanupGrace is how long Create stays after its caller has left, to see that
+// nothing is left behind. Past it the clean-up goes on in the background.
+const cleanupGrace = 10 * time.Second
+
+// Create implements backend.Backend.
+func (b *Backend) Create(ctx context.Context, s backend.Spec) (backend.Machine, error) {
+	if err := b.check(&s); err != nil {
+		return nil, err
+	}
+	ref, err := b.ensureImage(ctx, s.Image)
+	if err != nil {
+		return nil, err
+	}
+	m, err := b.create(ctx, &s, ref, "")
+	if err != nil && ctx.Err() == nil && isNotFound(err) {
+		// The engine's image was removed between the look and the create.
+		if ref, err = b.ensureImage(ctx, s.Image); err != nil {
+			return nil, err
+		}
+		m, err = b.create(ctx, &s, ref, "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (b *Backend) check(s *backend.Spec) error {
+	if len(s.Args) == 0 || s.Args[0] == "" {
+		return flash.Errorf(flash.Invalid, "command: is empty and the image has none of its own")
+	}
+	return nil
+}
+
+// create makes the container and starts it. The work runs apart from ctx, so
+// that the engine is never left half-way through a call whose outcome nobody
+// waits for: a cancelled create that the engine finishes later would leak.
+func (b *Backend) create(ctx context.Context, s *backend.Spec, ref, restored string) (*Machine, error) {
+	type outcome struct {
+		m   *Machine
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		m, err := b.make(ctx, s, ref, restored)
+		done <- outcome{m, err}
+	}()
+	select {
+	case o := <-done:
+		return o.m, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+	case <-time.After(cleanupGrace):
+		b.log.Warn("the Docker engine is slow to give up a container whose caller has left", "sandbox", s.ID)
+	}
+	return nil, ctx.Err()
+}
+
+// make is create's work. When it fails, or ctx has ended at its end, the
+// container is gone or on the list of those to be removed.
+func (b *Backend) make(ctx context.Context, s *backend.Spec, ref, restored string) (_ *Machine, err error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	apart := context.WithoutCancel(ctx)
+	name := b.containerName(s.ID)
+	config, host := b.containerConfig(s, ref, restored)
+	made, err := call(apart, b.engine, opCreate, func(ctx context.Context, c *client.Client) (client.ContainerCreateResult, error) {
+		return c.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: config, HostConfig: host})
+	})
+	if err != nil {
+		if isUnavailable(err) {
+			b.doomed.add(name) // the engine may yet make it
+		}
+		if isNotFound(err) {
+			return nil, err
+		}
+		return nil, createError(s.ID, err)
+	}
+	m := &Machine{b: b, id: s.ID, cid: made.ID, restored: restored, born: time.Now()}
+	defer func() {
+		if err == nil && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			b.abandon(ctx, m, name)
+		}
+	}()
+	early := host.Init != nil && *host.Init && (b.gVisor() || !b.engine.isLocal())
+	if early {
+		// Past the start nothing but the exit code would tell.
+		if err := b.findProgram(apart, m.cid, s); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	err = do(apart, b.engine, opStart, func(ctx context.Context, c *client.Client) error {
+		_, err := c.ContainerStart(ctx, m.cid, client.ContainerStartOptions{})
+		return err
+	})
+	if err != nil && initMissing(err) && !b.withoutInit() {
+		b.mu.Lock()
+		b.noInit = true
+		b.mu.Unlock()
+		b.abandon(ctx, m, name)
+		return b.make(ctx, s, ref, restored)
+	}
+	if err != nil {
+		return nil, startError(s.Args, s.User, s.Dir, err)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if host.Init != nil && *host.Init && !early {
+		if err := b.awaitProgram(apart, m, s); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// abandon removes a container that is not to be, or sees that it will be.
+func (b *Backend) abandon(ctx context.Context, m *Machine, name string) {
+	clean, cancel := detached(ctx, opRemove.timeout)
+	defer cancel()
+	if err := m.remove(clean); err != nil {
+		b.doomed.add(name)
+		b.log.Warn("a container could not be removed yet", "sandbox", m.id, "err", err)
+	}
+}
+
+func (b *Backend) withoutInit() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.noInit
+}
+
+// containerName is unique for an owner, backend and sandbox, so that the
+// engine itself refuses a second container of one sandbox.
+func (b *Backend) containerName(id flash.ID) string {
+	sum := sha256.Sum256([]byte(b.cfg.Owner + "\x00" + b.cfg.Name))
+	return "flash-sandbox-" + hex.EncodeToString(sum[:4]) + "-" + string(id)
+}
+
+func (b *Backend) labels(id flash.ID) map[string]string {
+	return map[string]string{labelID: string(id), labelOwner: b.cfg.Owner, labelBackend: b.cfg.Name}
+}
+
+// containerConfig says everything explicitly, so that nothing of the image or
+// of the engine's defaults decides.
+func (b *Backend) containerConfig(s *backend.Spec, ref, restored string) (*container.Config, *container.HostConfig) {
+	labels := b.labels(s.ID)
+	labels[labelRestored] = restored
+	config := &container.Config{
+		Image: ref, Entrypoint: s.Args[:1:1], Cmd: s.Args[1:], Env: s.Env, WorkingDir: s.Dir, User: s.User,
+		Hostname: s.Hostname, Labels: labels, NetworkDisabled: true,
+		// A shell or interpreter as the command waits on an open, silent stdin.
+		OpenStdin:   true,
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+	}
+	if len(s.Args) == 1 {
+		config.Cmd = []string{}
+	}
+	withInit := !b.withoutInit()
+	host := &container.HostConfig{
+		Runtime: b.cfg.Runtime, NetworkMode: "none", Init: &withInit,
+		LogConfig:     container.LogConfig{Type: "none"},
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		CapDrop:       []string{"ALL"}, CapAdd: capabilities,
+		SecurityOpt: []string{"no-new-privileges"},
+	}
+	if s.MemoryBytes > 0 {
+		host.Memory, host.MemorySwap = s.MemoryBytes, s.MemoryBytes
+	}
+	if n := b.cpus(); s.CPUs > 0 {
+		cpus := s.CPUs
+		if n > 0 {
+			cpus = min(cpus, float64(n)) // the engine refuses more than it has
+		}
+		host.NanoCPUs = int64(math.Round(cpus * 1e9))
+	}
+	if s.Pids > 0 {
+		pids := s.Pids
+		if withInit {
+			pids++ // docker-init is one
+		}
+		if b.gVisor() {
+			pids += runscPids
+		}
+		host.PidsLimit = &pids
+	}
+	return config, host
+}
+
+// do is call for calls without a result.
+func do(ctx context.Context, e *engine, o op, fn func(context.Context, *client.Client) error) error {
+	_, err := call(ctx, e, o, func(ctx context.Context, c *client.Client) (struct{}, error) {
+		return struct{}{}, fn(ctx, c)
+	})
+	return err
+}
+
+// doomed are names of containers that must go but could not be removed, or may
+// come into being late, when a hung engine wakes.
+type doomed struct {
+	mu    sync.Mutex
+	names map[string]time.Time // since when
+}
+
+// doomedFor is how long a name is looked for after the engine has been well.
+const doomedFor = 10 * time.Minute
+
+func (d *doomed) add(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[string]time.Time{}
+	}
+	d.names[name] = time.Now()
+}
+
+func (d *doomed) list() map[string]time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	names := make(map[string]time.Time, len(d.names))
+	for n, t := range d.names {
+		names[n] = t
+	}
+	return names
+}
+
+func (d *doomed) drop(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.names, name)
+}
+
+// sweep removes doomed containers, as far as the engine lets it.
+func (b *Backend) sweep(ctx context.Context) {
+	for name, since := range b.doomed.list() {
+		m := &Machine{b: b, cid: name}
+		found, err := m.inspect(ctx)
+		switch {
+		case err == nil && found.Config != nil && found.Config.Labels[labelOwner] == b.cfg.Owner:
+			if m.remove(ctx) == nil {
+				b.doomed.drop(name)
+			}
+		case err == nil, time.Since(since) > doomedFor:
+			b.doomed.drop(name)
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package docker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+)
+
+// markVar is set in the environment of commands whose process ids this host
+// can't see, so that they and their descendants are found for a kill.
+const markVar = "FLASH_SANDBOX_EXEC"
+
+// Process is a command in a container.
+type Process struct {
+	m     *Machine
+	s     backend.ExecSpec
+	eid   string // the engine's exec id
+	mark  string // value of markVar, "" if it isn't set
+	conn  client.HijackedResponse
+	began time.Time
+	ooms  uint64 // OOM kills in the container before
+
+	started chan struct{} // closed once the process is known to have started, or not
+	ended   chan struct{} // closed once ending is set
+
+	mu      sync.Mutex
+	once    sync.Once
+	pid     int // on the engine's host; 0: not known yet
+	killed  bool
+	refusal error // why it did not start
+	ending  flash.Ending
+}
+
+var _ backend.Process = (*Process)(nil)
+
+// Exec implements backend.Execer.
+func (m *Machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process, error) {
+	if len(s.Args) == 0 || s.Args[0] == "" {
+		return nil, flash.Errorf(flash.Invalid, "command: is empty")
+	}
+	p := &Process{m: m, s: s, began: time.Now(), started: make(chan struct{}), ended: make(chan struct{})}
+	env := s.Env
+	_, group := m.processes(ctx)
+	if m.b.gVisor() || group == nil {
+		p.mark = rand.Text()
+		env = append(env[:len(env):len(env)], markVar+"="+p.mark)
+	}
+	if group != nil {
+		p.ooms, _ = group.OOMKills()
+	}
+	if err := p.launch(ctx, env); err != nil {
+		if p.eid != "" && ctx.Err() != nil {
+			p.giveUp(ctx)
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+// launch creates the exec in the engine and attaches to it.
+func (p *Process) launch(ctx context.Context, env []string) error {
+	m, s := p.m, p.s
+	made, err := call(ctx, m.b.engine, opExec, func(ctx context.Context, c *client.Client) (client.ExecCreateResult, error) {
+		return c.ExecCreate(ctx, m.cid, client.ExecCreateOptions{
+			User: s.User, Env: env, WorkingDir: s.Dir, Cmd: s.Args,
+			AttachStdin: s.Stdin != nil, AttachStdout: true, AttachStderr: true,
+		})
+	})
+	if err != nil {
+		return m.execError(ctx, err)
+	}
+	p.eid = made.ID
+	att, err := call(ctx, m.b.engine, opExec, func(ctx context.Context, c *client.Client) (client.ExecAttachResult, error) {
+		return c.ExecAttach(ctx, p.eid, client.ExecAttachOptions{})
+	})
+	if err != nil {
+		return m.execError(ctx, err)
+	}
+	p.conn = att.HijackedResponse
+	if s.Stdin != nil {
+		go p.feed()
+	}
+	go p.run()
+	select {
+	case <-p.started:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refusal
+}
+
+// giveUp ends a process whose caller left before it was known to have started.
+func (p *Process) giveUp(ctx context.Context) {
+	clean, cancel := detached(ctx, opExec.timeout)
+	defer cancel()
+	if err := p.Kill(clean); err != nil {
+		p.m.b.log.Warn("a command whose caller has left could not be killed", "sandbox", p.m.id, "err", err)
+	}
+}
+
+// execError explains why the engine refused a command.
+func (m *Machine) execError(ctx context.Context, err error) error {
+	if ctx.Err() != nil || isUnavailable(err) {
+		return err
+	}
+	c, ierr := m.inspect(ctx)
+	if ierr != nil {
+		return ierr
+	}
+	switch status(c.State) {
+	case backend.StatusPaused:
+		return pausedError(m.id)
+	case backend.StatusEnded:
+		return endedError(m.id)
+	}
+	return wrap("start command", err)
+}
+
+// feed copies stdin in, and closes it inside at its end.
+func (p *Process) feed() {
+	_, err := io.Copy(p.conn.Conn, p.s.Stdin)
+	if err == nil || !errors.Is(err, io.ErrClosedPipe) {
+		_ = p.conn.CloseWrite() // a process that has ended reads no more
+	}
+}
+
+// Wait implements backend.Process.
+func (p *Process) Wait(ctx context.Context) (flash.Ending, error) {
+	select {
+	case <-p.ended:
+		return p.ending, nil
+	default:
+	}
+	select {
+	case <-p.ended:
+		return p.ending, nil
+	case <-ctx.Done():
+		return flash.Ending{}, ctx.Err()
+	}
+}
+
+func (p *Process) markStarted() { p.once.Do(func() { close(p.started) }) }
