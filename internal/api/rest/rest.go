@@ -70,14 +70,17 @@ func New(svc flash.Service, o Options) http.Handler {
 
 	mux := http.NewServeMux()
 	allowed := map[string][]string{}
-	for _, rt := range append(routes, laterRoutes()...) {
-		mux.Handle(rt.method+" "+rt.path, adapt(rt))
+	for _, rt := range routes {
+		mux.Handle(rt.method+" "+rt.path, adapt(rt.serve))
 		allowed[rt.path] = append(allowed[rt.path], rt.method)
 	}
 	for path, methods := range allowed {
-		mux.Handle(path, adapt(route{serve: wrongMethod(methods)}))
+		mux.Handle(path, adapt(wrongMethod(methods)))
 	}
-	mux.Handle("/", adapt(route{serve: noRoute}))
+	for _, path := range laterPaths {
+		mux.Handle(path, adapt(later501))
+	}
+	mux.Handle("/", adapt(noRoute))
 	return tidy(mux)
 }
 
@@ -113,41 +116,31 @@ func (h *handler) routes() []route {
 	return list
 }
 
-// laterRoutes answers 501 for routes that later clients know and this daemon
-// does not have: 404 would tell them that the sandbox is gone.
-func laterRoutes() []route {
-	var list []route
-	for _, p := range []string{
-		"PATCH /sandboxes/{id}/resources", "POST /sandboxes/{id}/shell", "POST /sandboxes/{id}/setup",
-		"POST /sandboxes/{id}/exec_config", "POST /sandboxes/{id}/hibernate", "POST /sandboxes/{id}/keepalive",
-		"GET /sandboxes/{id}/files", "PUT /sandboxes/{id}/files", "GET /sandboxes/{id}/agent/health",
-		"GET /sandboxes/{id}/agent/fs/stat", "GET /sandboxes/{id}/agent/fs/list", "POST /sandboxes/{id}/agent/fs/mkdir",
-		"POST /sandboxes/{id}/agent/fs/remove", "POST /sandboxes/{id}/agent/fs/move", "POST /sandboxes/{id}/agent/fs/write_files",
-		"POST /sandboxes/{id}/txn/begin", "POST /sandboxes/{id}/txn/{txn}/commit", "POST /sandboxes/{id}/txn/{txn}/rollback",
-		"GET /sandboxes/{id}/txns", "POST /sandboxes/{id}/checkpoints", "GET /sandboxes/{id}/checkpoints",
-		"GET /sandboxes/{id}/checkpoints/{checkpoint}/diff", "GET /sandboxes/{id}/actions", "DELETE /sandboxes/{id}/audit",
-		"POST /snapshots/{id}/fork", "POST /snapshots/{id}/fork-group",
-		"GET /templates", "POST /templates", "POST /templates/from-dockerfile", "POST /templates/from-sandbox",
-		"GET /templates/{name}", "DELETE /templates/{name}",
-		"PUT /warm-demands/{workload}/{generation}", "GET /warm-demands/{workload}/{generation}",
-		"DELETE /warm-demands/{workload}/{generation}", "POST /warm-demands/{workload}/{generation}/claim",
-	} {
-		method, path, _ := strings.Cut(p, " ")
-		list = append(list, route{method: method, path: path, hidden: true, serve: func(http.ResponseWriter, *http.Request) error {
-			return flash.Errorf(flash.Unsupported, "%s is not supported by this version", p)
-		}})
-	}
-	return list
+// laterPaths are paths that later clients know and this daemon does not have.
+// None ends in {rest...}: the mux would answer a path without the rest with a redirect.
+var laterPaths = []string{
+	"/sandboxes/{id}/resources", "/sandboxes/{id}/shell", "/sandboxes/{id}/setup", "/sandboxes/{id}/exec_config",
+	"/sandboxes/{id}/hibernate", "/sandboxes/{id}/keepalive", "/sandboxes/{id}/files",
+	"/sandboxes/{id}/agent/health", "/sandboxes/{id}/agent/fs/{act}",
+	"/sandboxes/{id}/txns", "/sandboxes/{id}/txn/{txn}", "/sandboxes/{id}/txn/{txn}/{act}",
+	"/sandboxes/{id}/checkpoints", "/sandboxes/{id}/checkpoints/{checkpoint}/diff",
+	"/sandboxes/{id}/actions", "/sandboxes/{id}/audit", "/snapshots/{id}/fork", "/snapshots/{id}/fork-group",
+	"/templates", "/templates/{name}",
+	"/warm-demands/{workload}/{generation}", "/warm-demands/{workload}/{generation}/claim",
+}
+
+// later501 answers for them: 404 would tell clients that the sandbox is gone.
+func later501(_ http.ResponseWriter, r *http.Request) error {
+	return flash.Errorf(flash.Unsupported, "%s %s is not supported by this version", clip(r.Method), r.Pattern)
 }
 
 // adapt makes an http.Handler of a route: its error becomes a problem document.
-func adapt(rt route) http.Handler {
+func adapt(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := api.ExchangeOf(r.Context())
-		if rt.method != "" {
-			x.Route = r.Pattern
+		if r.Pattern != "/" {
+			api.ExchangeOf(r.Context()).Route = r.Pattern
 		}
-		if err := rt.serve(w, r); err != nil {
+		if err := serve(w, r); err != nil {
 			WriteProblem(w, r, err)
 		}
 	})
@@ -173,12 +166,12 @@ func wrongMethod(methods []string) func(http.ResponseWriter, *http.Request) erro
 // tidy keeps paths away from the mux that it would answer with a redirect:
 // published clients follow none, or turn a POST into a GET.
 func tidy(mux http.Handler) http.Handler {
-	untidy := adapt(route{serve: func(_ http.ResponseWriter, r *http.Request) error {
+	untidy := adapt(func(_ http.ResponseWriter, r *http.Request) error {
 		return &flash.Error{
 			Code: flash.NotFound, Reason: api.ReasonRouteNotFound,
 			Message: "there is no route " + r.Method + " " + clip(r.URL.Path) + ": the path has an empty element, or one that is \".\" or \"..\"",
 		}
-	}})
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !tidyPath(r.URL.EscapedPath()) || r.Method == http.MethodConnect {
 			untidy.ServeHTTP(w, r)
