@@ -61,7 +61,10 @@ type Options struct {
 
 	OutputLimit     int   // bytes kept per stream of an exec; 0: 8 MiB
 	DefaultMemoryMB int64 // for requests that give none; 0: 512
-	PidsLimit       int64 // most processes per sandbox; 0: 1024
+	PidsLimit       int64 // most processes and threads per sandbox; 0: no limit
+	// AdoptUnknown is set when the records were lost: machines without a record
+	// are then given one, with what is known of them, instead of being removed.
+	AdoptUnknown bool
 	// DestroyTimeout bounds one attempt to remove a machine; 0: 25 s, just
 	// under the 30 s that published clients wait for a stop.
 	DestroyTimeout time.Duration
@@ -94,9 +97,6 @@ func New(o Options) (*Manager, error) {
 	}
 	if o.DefaultMemoryMB <= 0 {
 		o.DefaultMemoryMB = 512
-	}
-	if o.PidsLimit <= 0 {
-		o.PidsLimit = 1024
 	}
 	if o.DestroyTimeout <= 0 {
 		o.DestroyTimeout = 25 * time.Second

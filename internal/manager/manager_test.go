@@ -78,6 +78,7 @@ type house struct {
 	images *images
 	fault  func(ctx context.Context, op string, id flash.ID) error
 	cancel context.CancelFunc
+	lost   bool // the records were lost
 }
 
 func open(t *testing.T, faults ...func(ctx context.Context, op string, id flash.ID) error) *house {
@@ -125,7 +126,7 @@ func (h *house) start() {
 	}})
 	m, err := manager.New(manager.Options{
 		Backends: []backend.Backend{f}, Images: h.images, Store: h.store,
-		SnapshotDir: filepath.Join(h.dir, "snapshots"), Logger: slog.New(slog.DiscardHandler),
+		SnapshotDir: filepath.Join(h.dir, "snapshots"), Logger: slog.New(slog.DiscardHandler), AdoptUnknown: h.lost,
 		OutputLimit: 1 << 20, DestroyTimeout: 5 * time.Second,
 	})
 	if err != nil {
@@ -602,4 +603,33 @@ func TestDestroyIsTriedAgain(t *testing.T) {
 			t.Fatal("never removed")
 		}
 	}
+}
+
+func TestLostRecordsAreMadeAnew(t *testing.T) {
+	h := open(t)
+	sb, paused := h.create(flash.CreateOptions{}), h.create(flash.CreateOptions{})
+	if err := h.Delete(context.Background(), paused.ID, flash.DeleteOptions{Keep: true}); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	h.store, h.images, h.lost = memory.New(), &images{}, true
+	h.start()
+	h.exec(sb.ID, "true")
+	h.wantState(paused.ID, flash.Paused)
+	if err := h.Resume(context.Background(), paused.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.lost = false
+	h.reopen()
+	h.exec(paused.ID, "true")
+}
+
+func TestMachineWithoutRecordIsRemoved(t *testing.T) {
+	h := open(t)
+	sb := h.create(flash.CreateOptions{})
+	h.stop()
+	h.store, h.images = memory.New(), &images{}
+	h.start() // its cleanup sees that no machine is left
+	_, err := h.Get(context.Background(), sb.ID)
+	wantCode(t, err, flash.NotFound)
 }

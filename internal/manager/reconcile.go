@@ -102,6 +102,9 @@ func (m *Manager) reconcileBackend(ctx context.Context, b *managedBackend) error
 				continue
 			}
 		}
+		if m.o.AdoptUnknown && m.adoptUnknown(ctx, b, h) {
+			continue
+		}
 		m.log.Info("removing a machine that nobody owns", "backend", b.name, "sandbox", h.ID)
 		if err := m.destroyHandle(ctx, b, h); err != nil {
 			m.log.Warn("a machine that nobody owns could not be removed yet", "backend", b.name, "sandbox", h.ID, "err", err)
@@ -118,6 +121,35 @@ func (m *Manager) reconcileBackend(ctx context.Context, b *managedBackend) error
 	b.reconciled = true
 	b.mu.Unlock()
 	return nil
+}
+
+// adoptUnknown gives a running machine without a record a new one. What only
+// the lost record knew (image, command, limits) stays empty. It reports false
+// for a machine that does not run, which is then removed.
+func (m *Manager) adoptUnknown(ctx context.Context, b *managedBackend, h backend.Handle) bool {
+	mc, err := b.Attach(ctx, h)
+	if err != nil {
+		return false
+	}
+	status, err := mc.Status(ctx)
+	if err != nil || status == backend.StatusEnded {
+		return false
+	}
+	h = mc.Handle()
+	rec := &store.Sandbox{Sandbox: flash.Sandbox{ID: h.ID, State: flash.Running, Backend: b.name, CreatedAt: time.Now(), ReadyAt: time.Now()}, Handle: &h}
+	if status == backend.StatusPaused {
+		rec.State = flash.Paused
+	}
+	if err := m.o.Store.InsertSandbox(ctx, rec); err != nil {
+		m.log.Error("a running sandbox could not be recorded again", "sandbox", h.ID, "err", err)
+		return true // it is left alone rather than removed
+	}
+	e := newEntry(rec, b)
+	e.machine = mc
+	m.table.add(e)
+	m.log.Warn("sandbox adopted without its lost record", "sandbox", h.ID, "backend", b.name)
+	m.watch(e)
+	return true
 }
 
 // adopt makes e what its machine really is. An error means: not now.

@@ -49,7 +49,11 @@ func Open(path string, o Options) (*Store, error) {
 	}
 	log.Error("the records were damaged and have been moved aside; starting with empty ones, sandboxes that run are found again without them",
 		"file", path, "moved_to", aside, "err", err)
-	return open(path, log)
+	s, err = open(path, log)
+	if err == nil {
+		s.recovered = true
+	}
+	return s, err
 }
 
 func open(path string, log *slog.Logger) (*Store, error) {

@@ -34,7 +34,13 @@ type Store struct {
 	log  *slog.Logger
 	db   *sql.DB // one connection: SQLite has one writer, and reads are rare
 	stmt statements
+
+	recovered bool
 }
+
+// Recovered reports whether Open found the file damaged and began a new one,
+// so that machines may run that no record knows.
+func (s *Store) Recovered() bool { return s.recovered }
 
 type statements struct {
 	insertSandbox, updateSandbox, deleteSandbox, sandboxRev, sandboxes *sql.Stmt

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"log/slog"
+	"path/filepath"
+
+	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend/docker"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend/gvisor"
+	"github.com/flash-sandbox/flash-sandbox/internal/config"
+)
+
+// backends returns every backend of this binary, best first: the order in
+// which a sandbox without a type gets one.
+func backends(c config.Config, owner string, log *slog.Logger) []backend.Backend {
+	list := []backend.Backend{
+		gvisor.New(gvisor.Config{StateDir: filepath.Join(c.DataDir, "gvisor"), Logger: log}),
+	}
+	if c.DockerHost == "off" {
+		return list
+	}
+	for _, runtime := range append([]string{""}, c.DockerRuntimes...) {
+		list = append(list, docker.New(docker.Config{Host: c.DockerHost, Runtime: runtime, Owner: owner, Logger: log}))
+	}
+	return list
+}
