@@ -201,7 +201,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"FSB_HTTP_ADDR=8080", "FSB_BASE_PATH=/a//b,/a/../b,/a?b", "FSB_DATA_DIR=data", "FSB_DOCKER_HOST=/run/docker.sock",
 		"FSB_DOCKER_RUNTIMES=runsc,run sc,runsc", "FSB_IMAGE_DIRS=images", "FSB_REGISTRY_MIRRORS=ftp://x,=http://y",
 		"FSB_INSECURE_REGISTRIES=http://r", "FSB_IMAGE_DISK_BUDGET=-1", "FSB_OUTPUT_LIMIT=1B", "FSB_DEFAULT_MEMORY_MB=lots",
-		"FSB_PIDS_LIMIT=-5", "FSB_LOG_LEVEL=loud", "FSB_LOG_FORMAT=xml", "FSB_DRAIN_TIMEOUT=-1s", "FSB_GRPC_ADDR=localhost:99999",
+		"FSB_PIDS_LIMIT=-5", "FSB_LOG_LEVEL=loud", "FSB_LOG_FORMAT=xml", "FSB_DRAIN_TIMEOUT=0s", "FSB_GRPC_ADDR=localhost:99999",
 	}
 	_, err := config.Load(nil, environ, io.Discard)
 	if err == nil {

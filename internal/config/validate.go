@@ -105,8 +105,8 @@ func (c *Config) Validate() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		fault("FSB_LOG_FORMAT", "is %q; give text or json", c.LogFormat)
 	}
-	if d := c.DrainTimeout.Duration; d < 0 || d > time.Hour {
-		fault("FSB_DRAIN_TIMEOUT", "is %s; give a duration from 0s to 1h", d)
+	if d := c.DrainTimeout.Duration; d < time.Millisecond || d > time.Hour {
+		fault("FSB_DRAIN_TIMEOUT", "is %s; give a duration from 1ms to 1h", d)
 	}
 	return errors.Join(faults...)
 }
