@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -65,6 +67,26 @@ func (b *Backend) Create(ctx context.Context, s backend.Spec) (backend.Machine, 
 func (b *Backend) check(s *backend.Spec) error {
 	if len(s.Args) == 0 || s.Args[0] == "" {
 		return flash.Errorf(flash.Invalid, "command: is empty and the image has none of its own")
+	}
+	return checkText(s.Args, s.Env, s.Dir, s.User)
+}
+
+// checkText refuses what the engine's JSON can't carry, which it would change
+// without a word.
+func checkText(args, env []string, dir, user string) error {
+	for i, a := range args {
+		if !utf8.ValidString(a) {
+			return flash.Errorf(flash.Invalid, "command: element %d is not UTF-8, which a Docker engine can't take", i)
+		}
+	}
+	for _, kv := range env {
+		if !utf8.ValidString(kv) {
+			name, _, _ := strings.Cut(kv, "=")
+			return flash.Errorf(flash.Invalid, "env: the value of %q is not UTF-8, which a Docker engine can't take", name)
+		}
+	}
+	if !utf8.ValidString(dir) || !utf8.ValidString(user) {
+		return flash.Errorf(flash.Invalid, "working directory or user: is not UTF-8, which a Docker engine can't take")
 	}
 	return nil
 }

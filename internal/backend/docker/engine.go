@@ -239,7 +239,10 @@ func newClient(host string) (*client.Client, error) {
 	} else {
 		opts = append(opts, client.WithHost(client.DefaultDockerHost))
 	}
-	if certs != "" && os.Getenv(client.EnvTLSVerify) != "" {
+	switch {
+	case certs == "":
+		opts = append(opts, client.WithScheme("http"))
+	case os.Getenv(client.EnvTLSVerify) != "":
 		opts = append(opts, client.WithTLSClientConfig(
 			filepath.Join(certs, "ca.pem"), filepath.Join(certs, "cert.pem"), filepath.Join(certs, "key.pem")))
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/moby/moby/client"
 
@@ -25,7 +24,6 @@ type Process struct {
 	eid   string // the engine's exec id
 	mark  string // value of markVar, "" if it isn't set
 	conn  client.HijackedResponse
-	began time.Time
 	ooms  uint64 // OOM kills in the container before
 
 	started chan struct{} // closed once the process is known to have started, or not
@@ -46,7 +44,10 @@ func (m *Machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process
 	if len(s.Args) == 0 || s.Args[0] == "" {
 		return nil, flash.Errorf(flash.Invalid, "command: is empty")
 	}
-	p := &Process{m: m, s: s, began: time.Now(), started: make(chan struct{}), ended: make(chan struct{})}
+	if err := checkText(s.Args, s.Env, s.Dir, s.User); err != nil {
+		return nil, err
+	}
+	p := &Process{m: m, s: s, started: make(chan struct{}), ended: make(chan struct{})}
 	env := s.Env
 	_, group := m.processes(ctx)
 	if m.b.gVisor() || group == nil {

@@ -98,6 +98,14 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
+// processLives reports whether a process runs and isn't about to end: one that
+// ends gives up its memory, and with that its program, before it takes the
+// others of its pid namespace along.
+func processLives(pid int) bool {
+	_, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	return err == nil
+}
+
 // killProcess kills a process of this host if it is in the container cid. The
 // check is made on a handle, so that a reused id is never hit.
 func killProcess(pid int, cid string) error {

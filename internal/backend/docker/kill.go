@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
@@ -28,7 +29,8 @@ func (p *Process) Kill(ctx context.Context) error {
 	if p.mark != "" || group == nil {
 		return p.killInside(ctx)
 	}
-	if pid == 0 {
+	for pid == 0 {
+		// Output may come before the engine itself knows the process.
 		info, err := p.inspect(ctx)
 		switch {
 		case isNotFound(err):
@@ -38,10 +40,16 @@ func (p *Process) Kill(ctx context.Context) error {
 		case !info.Running:
 			return nil
 		}
-		pid = info.PID
-	}
-	if pid == 0 {
-		return nil // not started yet; Exec has not returned either
+		if pid = info.PID; pid > 0 {
+			break
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-p.ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return killTree(group, pid, p.m.cid)
 }

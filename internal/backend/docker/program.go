@@ -47,7 +47,7 @@ func (b *Backend) awaitProgram(ctx context.Context, m *Machine, s *backend.Spec)
 		if found, err = m.inspect(ctx); err != nil {
 			return err
 		}
-		if found.State.Running && processExists(found.State.Pid) {
+		if found.State.Running && processLives(found.State.Pid) {
 			return nil // can't be told, so far it lives
 		}
 		if !found.State.Running || time.Now().After(end) {
@@ -79,11 +79,6 @@ func childExecuted(pid int) (started, known bool) {
 		}
 	}
 	return false, true
-}
-
-func processExists(pid int) bool {
-	_, err := os.Stat("/proc/" + strconv.Itoa(pid))
-	return pid > 0 && err == nil
 }
 
 // findProgram looks the program up in the container's file system, as execvp

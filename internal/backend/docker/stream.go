@@ -175,16 +175,35 @@ func (p *Process) whyKilled(ctx context.Context, end flash.Ending) flash.Ending 
 			return flash.Ending{Cause: flash.CauseOOM, ExitCode: 137, Message: "killed for passing the memory limit"}
 		}
 	}
-	c, err := m.inspect(ctx)
-	switch {
-	case isGone(err):
-		return flash.Ending{Cause: flash.CauseSandboxGone, ExitCode: 137, Message: "the sandbox was removed while the command ran"}
-	case err == nil && c.State.OOMKilled:
-		return flash.Ending{Cause: flash.CauseOOM, ExitCode: 137, Message: "killed for passing the memory limit"}
-	case err == nil && status(c.State) == backend.StatusEnded:
+	if p.sandboxDying(ctx) {
 		return flash.Ending{Cause: flash.CauseSandboxGone, ExitCode: 137, Message: "the sandbox ended while the command ran"}
 	}
 	return end
+}
+
+// sandboxDying reports whether the container's own processes are going, which
+// takes those of its commands along.
+func (p *Process) sandboxDying(ctx context.Context) bool {
+	m := p.m
+	m.mu.Lock()
+	destroyed, pid := m.destroyed, m.pid
+	m.mu.Unlock()
+	if destroyed {
+		return true
+	}
+	if pid > 0 {
+		return !processLives(pid)
+	}
+	// The engine sees the end of a command and of its container at about the
+	// same time, in either order.
+	for range 3 {
+		c, err := m.inspect(ctx)
+		if isGone(err) || err == nil && status(c.State) == backend.StatusEnded {
+			return true
+		}
+		time.Sleep(30 * time.Millisecond)
+	}
+	return false
 }
 
 const frameHeader = 8

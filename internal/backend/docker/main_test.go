@@ -1,0 +1,121 @@
+package docker_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend/backendtest"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend/docker"
+	"github.com/flash-sandbox/flash-sandbox/internal/testenv"
+)
+
+// TestMain gives the tests an engine of their own where none is configured and
+// one can be started here.
+func TestMain(m *testing.M) {
+	stop := func() {}
+	if os.Getenv("FSB_DOCKER_HOST") == "" && os.Getenv("DOCKER_HOST") == "" {
+		dir, err := os.MkdirTemp("", "fsbd")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		host, err := dockerd("start", dir)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "no Docker engine could be started:", err) // Require tells the tests
+		} else {
+			_ = os.Setenv("DOCKER_HOST", host)
+		}
+		stop = func() {
+			if _, err := dockerd("stop", dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			_ = os.RemoveAll(dir)
+		}
+	}
+	backendtest.Main(runner{m, stop}, open)
+}
+
+// runner stops the engine after the tests.
+type runner struct {
+	m    *testing.M
+	stop func()
+}
+
+func (r runner) Run() int {
+	defer r.stop()
+	return r.m.Run()
+}
+
+// dockerd runs the script that starts and stops engines.
+func dockerd(cmd, dir string, flags ...string) (string, error) {
+	c := exec.Command("../../../test/env/dockerd.sh", append([]string{cmd, dir}, flags...)...)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	if err := c.Run(); err != nil {
+		return "", fmt.Errorf("dockerd.sh %s: %w\n%s", cmd, err, errs.String())
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// open is what a second process of the suite sees. arg is the owner and the
+// folder with the images.
+func open(arg string) (backend.Backend, backend.Image, error) {
+	owner, dir, _ := strings.Cut(arg, "|")
+	img, err := readImage(filepath.Join(dir, "busybox"), "busybox")
+	if err != nil {
+		return nil, nil, err
+	}
+	return docker.New(docker.Config{Host: testenv.DockerHost(), Owner: owner}), img, nil
+}
+
+func logger() *slog.Logger {
+	if !testing.Verbose() {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, nil))
+}
+
+// images builds each kind of image once.
+type images struct {
+	mu    sync.Mutex
+	dir   string
+	built map[string]*archive
+}
+
+func newImages(t testing.TB) *images { return &images{dir: t.TempDir(), built: map[string]*archive{}} }
+
+func (i *images) get(t testing.TB, kind string) backend.Image {
+	t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if a := i.built[kind]; a != nil {
+		return a
+	}
+	a, err := buildImage(i.dir, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.built[kind] = a
+	return a
+}
+
+func TestBackend(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.Docker)
+	owner := fmt.Sprintf("test-docker-%d", os.Getpid())
+	imgs := newImages(t)
+	imgs.get(t, "busybox")
+	backendtest.Run(t, backendtest.Subject{
+		New: func(testing.TB) backend.Backend {
+			return docker.New(docker.Config{Host: testenv.DockerHost(), Owner: owner, Logger: logger()})
+		},
+		Image: imgs.get, Arg: owner + "|" + imgs.dir, Marks: []string{owner},
+	})
+}
