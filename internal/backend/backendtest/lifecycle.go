@@ -237,8 +237,9 @@ func (s *suite) testIsolation(t *testing.T) {
 	if out := s.sh(t, c, "ls /tmp /"); slices.Contains(strings.Split(out, "\n"), "a") {
 		t.Errorf("a new machine sees what another has written: %q", out)
 	}
-	if out := s.sh(t, c, "kill -9 -1; ls /proc | grep -c '^1$'"); out != "1" {
-		t.Errorf("killing everything inside leaves %q", out)
+	// The main command may be its victim, where it isn't process 1.
+	if _, err := s.try(t, c, shell("kill -9 -1")); err != nil {
+		t.Errorf("killing everything inside: %v", err)
 	}
 	for _, m := range []backend.Machine{a, b} {
 		if st := status(t, m); st != backend.StatusRunning {
