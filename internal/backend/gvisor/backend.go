@@ -1,0 +1,194 @@
+package gvisor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+	"gvisor.dev/gvisor/runsc/version"
+)
+
+// Name is what Info calls this backend.
+const Name = "gvisor"
+
+// MinMemory is the least memory limit that a sandbox starts and answers with,
+// in bytes. The sentry and its gofer are in the limit.
+const MinMemory = 64 << 20
+
+// DefaultDiskBytes is the default of Config.DiskBytes.
+const DefaultDiskBytes = 10 << 30
+
+// Config is what a Backend needs.
+type Config struct {
+	StateDir string       // absolute directory, this backend's alone; made if missing
+	Logger   *slog.Logger // default: discarded
+	// DiskBytes bounds what one machine may write into its root file system,
+	// in bytes. The data lies below StateDir. 0: DefaultDiskBytes.
+	DiskBytes int64
+	// DebugDir, when set, gets gVisor's own verbose logs, a file per process.
+	DebugDir string
+}
+
+// Backend makes machines with gVisor.
+type Backend struct {
+	cfg    Config
+	log    *slog.Logger
+	cgroup string // parent of all machines' cgroups
+
+	netns *os.File // an empty network namespace for gofers
+
+	mu       sync.Mutex
+	machines map[flash.ID]*machine // live ones that this process watches
+	making   int                   // machines being made
+	probed   bool                  // a sandbox has started on this host
+	closed   bool
+	watchers sync.WaitGroup
+	stop     context.CancelFunc
+	running  context.Context // until Close
+}
+
+var (
+	_ backend.Backend  = (*Backend)(nil)
+	_ backend.Restorer = (*Backend)(nil)
+)
+
+// New returns a backend with its state below cfg.StateDir. It finds machines
+// that another process has left there, see Attach and List.
+func New(cfg Config) (*Backend, error) {
+	if !filepath.IsAbs(cfg.StateDir) {
+		return nil, fmt.Errorf("gvisor: state directory %q is not absolute", cfg.StateDir)
+	}
+	if !reexecable.Load() {
+		return nil, errors.New("gvisor: the program does not begin with gvisor.RunIfReexec")
+	}
+	cfg.StateDir = filepath.Clean(cfg.StateDir)
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("gvisor: %w", err)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.DiskBytes == 0 {
+		cfg.DiskBytes = DefaultDiskBytes
+	}
+	// Daemons with different state directories share a host's cgroups.
+	sum := sha256.Sum256([]byte(cfg.StateDir))
+	b := &Backend{
+		cfg: cfg, log: cfg.Logger,
+		cgroup:   "/flash-sandbox-" + hex.EncodeToString(sum[:4]),
+		machines: map[flash.ID]*machine{},
+	}
+	b.running, b.stop = context.WithCancel(context.Background())
+	return b, nil
+}
+
+// Info returns the name and facts.
+func (b *Backend) Info() backend.Info {
+	return backend.Info{
+		Name:      Name,
+		Isolation: "userspace-kernel",
+		Version:   version.Version(),
+		MinMemory: MinMemory,
+		Notes: []string{
+			"The only network interface inside is the loopback; the network counters count it.",
+			"The memory limit holds for all of the sandbox, its own kernel (about 30 MB) included.",
+			"A restored sandbox goes on with its main command and the children of that; processes started by exec end in it.",
+		},
+		Facts:  map[string]string{"platform": platform},
+		Sample: (*machine)(nil),
+	}
+}
+
+// dir returns a machine's directory.
+func (b *Backend) dir(id flash.ID) string { return filepath.Join(b.cfg.StateDir, string(id)) }
+
+// List yields everything below the state directory.
+func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
+	return func(yield func(backend.Handle, error) bool) {
+		entries, err := os.ReadDir(b.cfg.StateDir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			yield(backend.Handle{}, err)
+			return
+		}
+		for _, e := range entries {
+			if err := ctx.Err(); err != nil {
+				yield(backend.Handle{}, err)
+				return
+			}
+			id, err := flash.ParseID(e.Name())
+			if err != nil || !e.IsDir() {
+				continue // not a machine's
+			}
+			if !yield(handle(id), nil) {
+				return
+			}
+		}
+	}
+}
+
+// handleVersion is the version of the handles' data, of which there is none:
+// the machine's directory has it all.
+const handleVersion = 1
+
+func handle(id flash.ID) backend.Handle {
+	return backend.Handle{Backend: Name, Version: handleVersion, ID: id}
+}
+
+// Attach finds a machine by its handle.
+func (b *Backend) Attach(_ context.Context, h backend.Handle) (backend.Machine, error) {
+	if h.Backend != Name || h.Version != handleVersion {
+		return nil, flash.Errorf(flash.NotFound, "machine %s is not of this backend", h.ID)
+	}
+	if _, err := flash.ParseID(string(h.ID)); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	if m := b.machines[h.ID]; m != nil {
+		return m, nil
+	}
+	dir := b.dir(h.ID)
+	if !exists(dir) {
+		return nil, flash.Errorf(flash.NotFound, "machine %s does not exist", h.ID)
+	}
+	r, err := readRecord(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.log.Warn("a machine's record can't be read", "sandbox", h.ID, "err", err)
+	}
+	m := newMachine(b, h.ID, r)
+	b.watch(m, nil)
+	return m, nil
+}
+
+// errClosed is the error of a backend after Close.
+var errClosed = flash.Errorf(flash.Unavailable, "the gVisor backend is closed")
+
+// Close releases what this process holds. Machines go on.
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.stop()
+	b.watchers.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.removeParent()
+	if b.netns != nil {
+		_ = b.netns.Close()
+		b.netns = nil
+	}
+	return nil
+}

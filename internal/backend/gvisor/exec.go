@@ -1,0 +1,432 @@
+package gvisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/sentry/control"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/urpc"
+	"gvisor.dev/gvisor/runsc/boot"
+	"gvisor.dev/gvisor/runsc/specutils"
+)
+
+// execTimeout bounds the start of a process, not its life.
+const execTimeout = 30 * time.Second
+
+// process is a process started by Exec.
+type process struct {
+	m      *machine
+	pid    int32 // inside
+	done   chan struct{}
+	ending flash.Ending // once done is closed
+}
+
+var _ backend.Process = (*process)(nil)
+
+// Exec starts a process.
+func (m *machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process, error) {
+	if len(s.Args) == 0 {
+		return nil, flash.Errorf(flash.Invalid, "command: is empty")
+	}
+	args, err := m.execArgs(s)
+	if err != nil {
+		return nil, err
+	}
+	m.act.RLock()
+	defer m.act.RUnlock()
+	if m.hasEnded() {
+		return nil, m.conflict()
+	}
+	if m.phase != phaseRunning {
+		return nil, flash.Errorf(flash.Conflict, "sandbox %s is paused", m.id).WithRemediation("Resume it first.")
+	}
+	st, err := openStreams(s)
+	if err != nil {
+		return nil, err
+	}
+	args.FilePayload = control.FilePayload{FilePayload: urpc.FilePayload{Files: st.theirs[:]}, GuestFDs: []int{0, 1, 2}}
+	// The connection outlives this call: it also carries the question how the
+	// process ends.
+	c, pid, err := m.start(ctx, args, st.theirs[:])
+	st.closeTheirs()
+	if err != nil {
+		st.abandon()
+		return nil, m.execError(ctx, err, s.Args[0])
+	}
+	p := &process{m: m, pid: pid, done: make(chan struct{})}
+	st.run(s)
+	go p.follow(c, st)
+	return p, nil
+}
+
+// start starts a process and returns the connection over which that was done.
+func (m *machine) start(ctx context.Context, args *control.ExecArgs, files []*os.File) (*conn, int32, error) {
+	ctx, cancel := context.WithTimeout(ctx, execTimeout)
+	defer cancel()
+	c, err := dial(ctx, m.socket())
+	if err != nil {
+		return nil, 0, err
+	}
+	var pid int32
+	if err := c.call(ctx, boot.ContMgrExecuteAsync, args, &pid, files...); err != nil {
+		c.close()
+		return nil, 0, err
+	}
+	return c, pid, nil
+}
+
+// execError turns a failed start into an error for users.
+func (m *machine) execError(ctx context.Context, err error, arg0 string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if isRemote(err) {
+		switch code, why := classify(err.Error()); code {
+		case exitNotFound, exitNotExecutable:
+			return &backend.StartError{ExitCode: code, Message: fmt.Sprintf("%s: %s", arg0, why)}
+		}
+		if strings.Contains(err.Error(), "working directory") {
+			return &backend.StartError{ExitCode: exitNotExecutable, Message: "the working directory does not exist"}
+		}
+	}
+	if m.hasEnded() || isRemote(err) && strings.Contains(err.Error(), "has stopped") {
+		return m.conflict()
+	}
+	return fmt.Errorf("exec in %s: %w", m.id, err)
+}
+
+// execArgs completes a spec with what is the machine's.
+func (m *machine) execArgs(s backend.ExecSpec) (*control.ExecArgs, error) {
+	u := m.rec.User
+	if s.User != "" {
+		var err error
+		if u, err = resolveUser(m.rec.Rootfs, s.User); err != nil {
+			return nil, err
+		}
+	}
+	dir := m.rec.Dir
+	if s.Dir != "" {
+		if !path.IsAbs(s.Dir) {
+			return nil, flash.Errorf(flash.Invalid, "dir: %q is not absolute", s.Dir)
+		}
+		dir = s.Dir
+	}
+	caps, err := specutils.Capabilities(true, capabilitiesOf(u.UID))
+	if err != nil {
+		return nil, err
+	}
+	a := &control.ExecArgs{
+		Argv: s.Args, Envv: mergeEnv(m.rec.Env, s.Env), WorkingDirectory: dir,
+		KUID: auth.KUID(u.UID), KGID: auth.KGID(u.GID),
+		Capabilities: caps, NoNewPrivileges: true, ContainerID: containerID,
+	}
+	for _, g := range u.Gids {
+		a.ExtraKGIDs = append(a.ExtraKGIDs, auth.KGID(g))
+	}
+	return a, nil
+}
+
+// mergeEnv returns base with the variables of over set.
+func mergeEnv(base, over []string) []string {
+	if len(over) == 0 {
+		return base
+	}
+	env := slices.Clone(base)
+	for _, v := range over {
+		name, _, _ := strings.Cut(v, "=")
+		i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		if i < 0 {
+			env = append(env, v)
+		} else {
+			env[i] = v
+		}
+	}
+	return env
+}
+
+// follow waits for the process to end and hands over what is left of its
+// output.
+func (p *process) follow(c *conn, st *streams) {
+	var ws uint32
+	args := &boot.WaitPIDArgs{PID: p.pid, CID: containerID}
+	err := c.call(p.m.b.running, boot.ContMgrWaitPID, args, &ws)
+	c.close()
+	st.finish()
+	if err == nil {
+		p.ending = exitOf(ws)
+	} else {
+		p.ending = p.m.gone(err)
+	}
+	close(p.done)
+}
+
+// gone says how a process ended whose sandbox no longer answers.
+func (m *machine) gone(err error) flash.Ending {
+	e := flash.Ending{Cause: flash.CauseSandboxGone, ExitCode: -1, Message: "The sandbox ended under the command."}
+	select {
+	case <-m.ended:
+		if m.ending.Cause == flash.CauseOOM {
+			return m.ending
+		}
+	case <-time.After(time.Second):
+		// The sandbox lives: the daemon is stopping, or gVisor misbehaves.
+		m.b.log.Warn("a command was lost sight of", "sandbox", m.id, "err", err)
+		e.Cause, e.Message = flash.CauseUnknown, "The daemon lost sight of the command."
+	}
+	return e
+}
+
+// Wait blocks until the process has ended.
+func (p *process) Wait(ctx context.Context) (flash.Ending, error) {
+	select {
+	case <-p.done:
+		return p.ending, nil
+	default:
+	}
+	select {
+	case <-p.done:
+		return p.ending, nil
+	case <-ctx.Done():
+		return flash.Ending{}, ctx.Err()
+	}
+}
+
+// killTimeout bounds a kill.
+const killTimeout = 10 * time.Second
+
+// Kill kills the process, its group and, as far as they can still be told, its
+// descendants.
+func (p *process) Kill(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	c, err := dial(ctx, p.m.socket())
+	if err != nil {
+		if p.m.hasEnded() {
+			return nil
+		}
+		return err
+	}
+	defer c.close()
+	// The tree is read before its root dies and its branches lose their parent.
+	victims := []int32{p.pid}
+	var list []*control.Process
+	cid := containerID
+	if err := c.call(ctx, boot.ContMgrProcesses, &cid, &list); err != nil {
+		return p.killError(err)
+	}
+	for i := 0; i < len(victims); i++ {
+		for _, q := range list {
+			if int32(q.PPID) == victims[i] {
+				victims = append(victims, int32(q.PID))
+			}
+		}
+	}
+	kill := func(pid int32, mode boot.SignalDeliveryMode) error {
+		err := c.call(ctx, boot.ContMgrSignal, &boot.SignalArgs{CID: containerID, Signo: int32(syscall.SIGKILL), PID: pid, Mode: mode}, nil)
+		if isRemote(err) {
+			return nil // it has ended meanwhile
+		}
+		return err
+	}
+	// The process leads a group of its own; what forks meanwhile is in it.
+	if err := kill(p.pid, boot.DeliverToProcessGroup); err != nil {
+		return p.killError(err)
+	}
+	for _, pid := range victims {
+		if err := kill(pid, boot.DeliverToProcess); err != nil {
+			return p.killError(err)
+		}
+	}
+	return nil
+}
+
+func (p *process) killError(err error) error {
+	if isRemote(err) || p.m.hasEnded() {
+		return nil
+	}
+	return fmt.Errorf("kill: %w", err)
+}
+
+// streams are the host's ends of a process's standard streams.
+type streams struct {
+	theirs [3]*os.File   // the process's ends
+	in     *os.File      // write end of stdin; nil if there is none
+	out    [2]*os.File   // read ends of stdout and stderr; nil if not wanted
+	copied chan struct{} // gets a value per finished output
+}
+
+// openStreams makes pipes for the streams that are wanted.
+func openStreams(s backend.ExecSpec) (st *streams, err error) {
+	st = &streams{copied: make(chan struct{}, 2)}
+	defer func() {
+		if err != nil {
+			st.closeTheirs()
+			st.abandon()
+		}
+	}()
+	if s.Stdin != nil {
+		if st.theirs[0], st.in, err = pipe(false); err != nil {
+			return nil, err
+		}
+	} else if st.theirs[0], err = os.Open(os.DevNull); err != nil {
+		return nil, err
+	}
+	for i, w := range []io.Writer{s.Stdout, s.Stderr} {
+		if w == nil {
+			st.theirs[1+i], err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		} else {
+			st.out[i], st.theirs[1+i], err = pipe(true)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+// pipe makes a pipe whose one end, the read end if keepRead, stays here and is
+// waited for by Go's poller.
+func pipe(keepRead bool) (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, os.NewSyscallError("pipe2", err)
+	}
+	ours := fds[1]
+	if keepRead {
+		ours = fds[0]
+	}
+	if err := unix.SetNonblock(ours, true); err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
+}
+
+func (st *streams) closeTheirs() {
+	for _, f := range st.theirs {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// abandon closes this side's ends, of a process that never started.
+func (st *streams) abandon() {
+	for _, f := range []*os.File{st.in, st.out[0], st.out[1]} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// run begins to copy.
+func (st *streams) run(s backend.ExecSpec) {
+	if st.in != nil {
+		go func() {
+			_, _ = io.Copy(st.in, s.Stdin) // ends with the process, at the latest with its next byte
+			_ = st.in.Close()
+		}()
+	}
+	for i, w := range []io.Writer{s.Stdout, s.Stderr} {
+		if st.out[i] == nil {
+			continue
+		}
+		go func() {
+			copyOutput(w, st.out[i], func() { st.copied <- struct{}{} })
+		}()
+	}
+}
+
+// finish returns once all that the process wrote has been copied. The process
+// has ended; children of it may still hold the streams.
+func (st *streams) finish() {
+	if st.in != nil {
+		_ = st.in.Close()
+	}
+	for _, f := range st.out {
+		if f != nil {
+			_ = f.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+	for _, f := range st.out {
+		if f != nil {
+			<-st.copied
+		}
+	}
+}
+
+// copyOutput copies r to w until the end, or until r's deadline is set: then
+// it copies what is in the pipe at that time and calls it done. A child that
+// still holds the pipe is read on, unheard, for as long as it does: closing
+// the pipe would kill it with its next write.
+func copyOutput(w io.Writer, r *os.File, done func()) {
+	defer r.Close() //nolint:errcheck // a read end
+	buf := make([]byte, 32<<10)
+	emit := func(b []byte) {
+		if w == nil {
+			return
+		}
+		if _, err := w.Write(b); err != nil {
+			w = nil // its reader has gone; the process is not to block on it
+		}
+	}
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			emit(buf[:n])
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			done()
+			return
+		}
+	}
+	_ = r.SetReadDeadline(time.Time{})
+	left := pending(r)
+	for left > 0 {
+		n, err := r.Read(buf[:min(left, len(buf))])
+		if n > 0 {
+			emit(buf[:n])
+			left -= n
+		}
+		if err != nil {
+			done()
+			return
+		}
+	}
+	done()
+	_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, buf)
+}
+
+// pending returns how many bytes are in a pipe.
+func pending(r *os.File) (n int) {
+	rc, err := r.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = rc.Control(func(fd uintptr) {
+		n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		if err != nil {
+			n = 0
+		}
+	})
+	return n
+}

@@ -1,0 +1,89 @@
+package gvisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/cgroup"
+)
+
+// Probe says whether this host can run sandboxes. The first time that all else
+// is right it starts one, of an image with nothing in it.
+func (b *Backend) Probe(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return flash.Errorf(flash.Unavailable, "gVisor needs root: the daemon runs as user %d", os.Geteuid())
+	}
+	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
+		return flash.Errorf(flash.Unavailable, "gVisor runs on amd64 and arm64 only, this host is %s", runtime.GOARCH)
+	}
+	have, err := cgroup.Controllers()
+	if err != nil {
+		return flash.Errorf(flash.Unavailable, "the host's cgroups can't be read").WithCause(err)
+	}
+	var missing []string
+	for _, c := range []string{"memory", "cpu", "pids"} {
+		if !slices.Contains(have, c) {
+			missing = append(missing, c)
+		}
+	}
+	if len(missing) > 0 {
+		return flash.Errorf(flash.Unavailable, "the host lacks the cgroup controllers %s", strings.Join(missing, ", "))
+	}
+	b.mu.Lock()
+	probed, closed := b.probed, b.closed
+	b.mu.Unlock()
+	if closed {
+		return errClosed
+	}
+	if probed {
+		return nil
+	}
+	if err := b.tryStart(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return flash.Errorf(flash.Unavailable, "gVisor can't start a sandbox on this host: %v", err)
+	}
+	b.mu.Lock()
+	b.probed = true
+	b.mu.Unlock()
+	return nil
+}
+
+// tryStart starts a sandbox whose program does not exist. That gVisor gets as
+// far as missing it proves all the rest.
+func (b *Backend) tryStart(ctx context.Context) error {
+	id := flash.NewSandboxID()
+	dir := b.dir(id)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	m := newMachine(b, id, record{
+		Version: recordVersion, Args: []string{"/none"}, Dir: "/", Hostname: "probe",
+		Rootfs: filepath.Join(dir, "empty"), Cgroup: b.cgroupOf(id), Boot: bootID(),
+	})
+	err := os.Mkdir(m.rec.Rootfs, 0o755)
+	if err == nil {
+		var l *launcher
+		if l, err = b.launch(ctx, m, ""); err == nil {
+			l.release()
+		}
+	}
+	if derr := m.remove(context.WithoutCancel(ctx)); derr != nil {
+		return derr
+	}
+	var miss *commandError
+	if errors.As(err, &miss) {
+		return nil
+	}
+	if err == nil {
+		return errors.New("it started a program that does not exist")
+	}
+	return err
+}
