@@ -3,12 +3,15 @@
 // Milliseconds change with the machine and with the hour; ratios of things
 // measured side by side hold.
 //
-//	go run ./bench [-quick] [-peers a,b] [-rounds 7] [-out FILE]
+//	CGO_ENABLED=0 go run ./bench [-quick] [-peers a,b] [-rounds 7] [-out FILE]
 //
 // Every round gives each peer a turn, in an order drawn anew. A round counts
 // only if bare processes, started all through it, took at most twice as long
 // as in the best round; else it is repeated. The output of every command is
 // checked. What can't run here is skipped by name, with the reason.
+//
+// Without CGO_ENABLED=0 the program is linked dynamically, which gVisor can't
+// run again as a sandbox, so one peer is skipped.
 //
 // It needs root for anything but bare processes, and Docker for the peers that
 // have it in their name: it starts an engine of its own.
@@ -109,7 +112,7 @@ func run() (err error) {
 	b := &bench{
 		lab: l, plan: o.plan, random: rand.New(rand.NewPCG(o.seed, 0)), out: o.out,
 		run: &report.Run{
-			Started: time.Now(), Command: "go run ./bench " + strings.Join(os.Args[1:], " "),
+			Started: time.Now(), Command: "CGO_ENABLED=0 go run ./bench " + strings.Join(os.Args[1:], " "),
 			Leaks: map[string]*report.Leak{}, Options: map[string]string{"seed": fmt.Sprint(o.seed)},
 		},
 	}

@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -116,6 +117,12 @@ func (p *runsc) Close(ctx context.Context) error {
 		if _, err := must(capture(p.command(ctx, "delete", "-force", id))); err != nil {
 			return err
 		}
+	}
+	// A network namespace that sandboxes without network share, and that runsc
+	// never gives up.
+	null := filepath.Join(p.dir, "root", "null-netns")
+	if err := syscall.Unmount(null, 0); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", null, err)
 	}
 	return nil
 }

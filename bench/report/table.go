@@ -166,7 +166,7 @@ func Write(w io.Writer, r *Run) error {
 		fmt.Fprintf(&b, "%s: %s\n", f.Name, f.Text)
 	}
 	for _, f := range r.Skipped {
-		fmt.Fprintf(&b, "skipped %s: %s\n", f.Name, f.Text)
+		fmt.Fprintf(&b, "skipped %s: %s\n", f.Name, strings.TrimSpace(f.Text))
 	}
 	b.WriteString(rounds(r) + "\n")
 	section := func(t Table) {

@@ -1,0 +1,7 @@
+//go:build cgo
+
+package peers
+
+// dynamic says that this program may need shared libraries, which are not
+// there in the empty root directory where gVisor runs it again.
+const dynamic = true

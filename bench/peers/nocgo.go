@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package peers
+
+const dynamic = false
