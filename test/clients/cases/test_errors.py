@@ -26,7 +26,7 @@ def test_unknown_id(subject):
             subject.refused("not_found", lambda: call(UNKNOWN, *arguments), UNKNOWN, "does not exist")
 
 
-@pytest.mark.parametrize("odd", ["a b", "a%2Fb", "no/such", "%2e%2e", "sb-" + "x" * 300, "-x", "ä"])
+@pytest.mark.parametrize("odd", ["a b", "a%2Fb", "no/such", "sb-" + "x" * 300, "-x", "ä"])
 def test_odd_ids(subject, odd):
     for method, arguments in CALLS.items():
         if subject.has(method):

@@ -47,8 +47,8 @@ class SnapshotResult(Dict[str, str]):
     """Where a snapshot lies, in paths of the daemon's machine.
 
     It is a frozen dataclass and a read-only dict with the same two names, so
-    ``snap.snapshot_path``, ``snap["snapshot_path"]``, ``json.dumps(snap)`` and
-    ``HTTPClient.start_sandbox(..., **snap)`` all work.
+    ``snap.snapshot_path``, ``snap["snapshot_path"]`` and ``json.dumps(snap)``
+    all work.
     """
 
     snapshot_path: str = ""
