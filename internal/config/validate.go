@@ -134,7 +134,7 @@ func dockerHostProblem(host string) string {
 	case err != nil:
 	case u.Scheme == "unix" && u.Host == "" && filepath.IsAbs(u.Path):
 		return ""
-	case u.Scheme == "tcp" && u.Hostname() != "" && u.Port() != "":
+	case u.Scheme == "tcp" && u.User == nil && u.Hostname() != "" && u.Port() != "":
 		return ""
 	}
 	return fmt.Sprintf("%q is not unix:///path, tcp://host:port or off", Redact(host))
@@ -152,6 +152,8 @@ func mirrorProblem(m string) string {
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return "names no http or https URL"
+	case u.User != nil:
+		return "holds credentials, which belong into Docker's configuration file"
 	case u.RawQuery != "" || u.Fragment != "":
 		return "has a query or a fragment"
 	}
