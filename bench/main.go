@@ -3,15 +3,15 @@
 // Milliseconds change with the machine and with the hour; ratios of things
 // measured side by side hold.
 //
-//	CGO_ENABLED=0 go run ./bench [-quick] [-peers a,b] [-rounds 7] [-out FILE]
+//	go run ./bench [-quick] [-peers a,b] [-rounds 7] [-out FILE]
 //
 // Every round gives each peer a turn, in an order drawn anew. A round counts
 // only if bare processes, started all through it, took at most twice as long
 // as in the best round; else it is repeated. The output of every command is
 // checked. What can't run here is skipped by name, with the reason.
 //
-// Without CGO_ENABLED=0 the program is linked dynamically, which gVisor can't
-// run again as a sandbox, so one peer is skipped.
+// gVisor can't run a program again as a sandbox that needs shared libraries, so
+// the program has itself built with CGO_ENABLED=0 if it was not.
 //
 // It needs root for anything but bare processes, and Docker for the peers that
 // have it in their name: it starts an engine of its own.
@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -37,7 +38,10 @@ import (
 
 func main() {
 	gvisor.RunIfReexec()
-	var err error
+	err := static()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: can't be built without shared libraries:", err)
+	}
 	if len(os.Args) == 2 && os.Args[1] == lab.EmptyCommand {
 		err = lab.ServeEmpty()
 	} else {
@@ -47,6 +51,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// static makes this process one of the same program without shared libraries.
+// It returns if there is nothing to do, or no way to do it.
+func static() error {
+	if !peers.Dynamic || os.Getenv("CGO_ENABLED") == "0" {
+		return nil
+	}
+	tool, err := exec.LookPath("go")
+	if err != nil {
+		return err
+	}
+	args := append([]string{tool, "run", "github.com/flash-sandbox/flash-sandbox/bench"}, os.Args[1:]...)
+	return syscall.Exec(tool, args, append(os.Environ(), "CGO_ENABLED=0"))
 }
 
 // options are the flags.
@@ -112,7 +130,7 @@ func run() (err error) {
 	b := &bench{
 		lab: l, plan: o.plan, random: rand.New(rand.NewPCG(o.seed, 0)), out: o.out,
 		run: &report.Run{
-			Started: time.Now(), Command: "CGO_ENABLED=0 go run ./bench " + strings.Join(os.Args[1:], " "),
+			Started: time.Now(), Command: "go run ./bench " + strings.Join(os.Args[1:], " "),
 			Leaks: map[string]*report.Leak{}, Options: map[string]string{"seed": fmt.Sprint(o.seed)},
 		},
 	}
@@ -123,14 +141,19 @@ func run() (err error) {
 		}
 	}()
 	if err := b.open(ctx, o.peers); err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
-	err = b.measure(ctx)
-	if err != nil && ctx.Err() != nil {
-		err = errors.New("interrupted")
-	}
+	err = interrupted(ctx, b.measure(ctx))
 	if err != nil {
 		b.run.Notes = append(b.run.Notes, "the run did not get to its end: "+err.Error())
 	}
 	return errors.Join(err, b.save(), report.Write(os.Stdout, b.run))
+}
+
+// interrupted replaces an error that only says, in some way, that ctx has ended.
+func interrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return err
 }

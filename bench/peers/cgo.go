@@ -2,6 +2,6 @@
 
 package peers
 
-// dynamic says that this program may need shared libraries, which are not
+// Dynamic says that this program may need shared libraries, which are not
 // there in the empty root directory where gVisor runs it again.
-const dynamic = true
+const Dynamic = true

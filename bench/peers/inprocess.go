@@ -22,8 +22,8 @@ type inProcess struct {
 }
 
 func (p *inProcess) Open(ctx context.Context) error {
-	if dynamic {
-		return errors.New("this program was built with cgo, and gVisor can't run it again as a sandbox; use CGO_ENABLED=0 go run ./bench")
+	if Dynamic {
+		return errors.New("this program was built with cgo, and gVisor can't run it again as a sandbox; build it with CGO_ENABLED=0")
 	}
 	for _, kind := range lab.Kinds {
 		if _, err := p.lab.Rootfs(ctx, kind); err != nil {

@@ -2,4 +2,5 @@
 
 package peers
 
-const dynamic = false
+// Dynamic says that this program may need shared libraries; it does not.
+const Dynamic = false
