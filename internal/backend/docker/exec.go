@@ -19,12 +19,12 @@ const markVar = "FLASH_SANDBOX_EXEC"
 
 // Process is a command in a container.
 type Process struct {
-	m     *Machine
-	s     backend.ExecSpec
-	eid   string // the engine's exec id
-	mark  string // value of markVar, "" if it isn't set
-	conn  client.HijackedResponse
-	ooms  uint64 // OOM kills in the container before
+	m    *Machine
+	s    backend.ExecSpec
+	eid  string // the engine's exec id
+	mark string // value of markVar, "" if it isn't set
+	conn client.HijackedResponse
+	ooms uint64 // OOM kills in the container before
 
 	started chan struct{} // closed once the process is known to have started, or not
 	ended   chan struct{} // closed once ending is set
