@@ -81,15 +81,20 @@ func New(cfg Config) (*Backend, error) {
 	if cfg.DiskBytes == 0 {
 		cfg.DiskBytes = DefaultDiskBytes
 	}
-	// Daemons with different state directories share a host's cgroups.
-	sum := sha256.Sum256([]byte(cfg.StateDir))
 	b := &Backend{
 		cfg: cfg, log: cfg.Logger,
-		cgroup:   "/flash-sandbox-" + hex.EncodeToString(sum[:4]),
+		cgroup:   cgroupParent(cfg.StateDir),
 		machines: map[flash.ID]*machine{},
 	}
 	b.running, b.stop = context.WithCancel(context.Background())
 	return b, nil
+}
+
+// cgroupParent is the group above those of all machines. Its name differs
+// between state directories, as daemons share a host's cgroups.
+func cgroupParent(stateDir string) string {
+	sum := sha256.Sum256([]byte(stateDir))
+	return "/flash-sandbox-" + hex.EncodeToString(sum[:4])
 }
 
 // Info returns the name and facts.

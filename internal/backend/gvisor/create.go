@@ -138,8 +138,8 @@ func (b *Backend) newRecord(ctx context.Context, s backend.Spec) (record, error)
 	if !ok {
 		return record{}, flash.Errorf(flash.Unsupported, "image: this kind of image has no file system that gVisor could use")
 	}
-	if len(s.Args) == 0 {
-		return record{}, flash.Errorf(flash.Invalid, "command: is empty, and the image has none")
+	if err := errors.Join(checkWords("command", s.Args), checkWords("env", s.Env)); err != nil {
+		return record{}, err
 	}
 	if s.MemoryBytes > 0 && s.MemoryBytes < MinMemory {
 		return record{}, flash.Errorf(flash.Invalid, "memory: %d bytes are too few, a gVisor sandbox needs at least %d", s.MemoryBytes, int64(MinMemory))

@@ -62,8 +62,8 @@ func TestInside(t *testing.T) {
 
 func TestUsers(t *testing.T) {
 	b := open(t)
-	m := create(t, b, func(s *backend.Spec) { s.User = "dev" })
-	if got := sh(t, m, "id -u; id -g; id -G; echo $HOME; grep CapEff /proc/self/status"); got != "1000\n1000\n1000 2000\n/home/dev\nCapEff:\t0000000000000000\n" {
+	m := create(t, b, func(s *backend.Spec) { s.User = "user" })
+	if got := sh(t, m, "id -u; id -g; id -G; echo $HOME; grep CapEff /proc/self/status"); got != "1000\n1000\n1000 2000\n/home/user\nCapEff:\t0000000000000000\n" {
 		t.Errorf("as the machine's user: %q", got)
 	}
 	if got := sh(t, m, "cat /proc/1/status | grep -E '^(Uid|CapEff)'"); got != "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\n" {

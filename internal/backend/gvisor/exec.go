@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
@@ -37,8 +38,11 @@ var _ backend.Process = (*process)(nil)
 
 // Exec starts a process.
 func (m *machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process, error) {
-	if len(s.Args) == 0 {
-		return nil, flash.Errorf(flash.Invalid, "command: is empty")
+	if err := checkWords("command", s.Args); err != nil {
+		return nil, err
+	}
+	if err := checkWords("env", s.Env); err != nil {
+		return nil, err
 	}
 	args, err := m.execArgs(s)
 	if err != nil {
@@ -49,7 +53,7 @@ func (m *machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process
 	if m.hasEnded() {
 		return nil, m.conflict()
 	}
-	if m.phase != phaseRunning {
+	if m.phase() != phaseRunning {
 		return nil, flash.Errorf(flash.Conflict, "sandbox %s is paused", m.id).WithRemediation("Resume it first.")
 	}
 	st, err := openStreams(s)
@@ -105,6 +109,22 @@ func (m *machine) execError(ctx context.Context, err error, arg0 string) error {
 		return m.conflict()
 	}
 	return fmt.Errorf("exec in %s: %w", m.id, err)
+}
+
+// checkWords refuses what can't be handed to a process by way of JSON.
+func checkWords(field string, words []string) error {
+	if field == "command" && len(words) == 0 {
+		return flash.Errorf(flash.Invalid, "command: is empty")
+	}
+	for i, w := range words {
+		switch {
+		case strings.Contains(w, "\x00"):
+			return flash.Errorf(flash.Invalid, "%s: word %d holds a NUL byte", field, i)
+		case !utf8.ValidString(w):
+			return flash.Errorf(flash.Invalid, "%s: word %d is not UTF-8", field, i)
+		}
+	}
+	return nil
 }
 
 // execArgs completes a spec with what is the machine's.

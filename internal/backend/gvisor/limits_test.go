@@ -44,7 +44,7 @@ func TestDiskLimit(t *testing.T) {
 	b.cfg.DiskBytes = 16 << 20
 	m := create(t, b, nil)
 	r, err := run(t, m, backend.ExecSpec{Args: []string{"sh", "-c", "head -c 30000000 /dev/zero > /root/big"}})
-	if err != nil || r.ExitCode == 0  {
+	if err != nil || r.ExitCode == 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -24,8 +24,7 @@ type machine struct {
 
 	// act orders what changes the sandbox: the start of a process holds it
 	// shared; pause, resume, snapshot and destroy hold it alone.
-	act   sync.RWMutex
-	phase phase // of pausing; guarded by act
+	act sync.RWMutex
 
 	ended    chan struct{} // closed when ending is set
 	ending   flash.Ending
@@ -43,9 +42,7 @@ var (
 )
 
 func newMachine(b *Backend, id flash.ID, r record) *machine {
-	m := &machine{b: b, id: id, dir: b.dir(id), rec: r, ended: make(chan struct{}), unwatch: func() {}}
-	m.phase = readPhase(m.dir)
-	return m
+	return &machine{b: b, id: id, dir: b.dir(id), rec: r, ended: make(chan struct{}), unwatch: func() {}}
 }
 
 // Handle finds the machine again.
@@ -56,13 +53,11 @@ func (m *machine) Status(ctx context.Context) (backend.Status, error) {
 	if m.hasEnded() {
 		return backend.StatusEnded, nil
 	}
-	m.act.RLock()
-	p := m.phase
-	m.act.RUnlock()
+	p := m.phase()
 	if !p.settled() {
 		m.act.Lock()
-		err := m.settle(ctx)
-		p = m.phase
+		var err error
+		p, err = m.settle(ctx)
 		m.act.Unlock()
 		if err != nil {
 			if m.hasEnded() {
@@ -141,8 +136,13 @@ func (m *machine) Destroy(ctx context.Context) error {
 	}
 	m.b.removeParent()
 	m.b.mu.Unlock()
-	m.end(flash.Ending{Cause: flash.CauseCancelled, ExitCode: 128 + int(syscall.SIGKILL), Message: "The sandbox was destroyed."})
+	m.end(destroyed())
 	return nil
+}
+
+// destroyed is the end of a machine by Destroy.
+func destroyed() flash.Ending {
+	return flash.Ending{Cause: flash.CauseCancelled, ExitCode: 128 + int(syscall.SIGKILL), Message: "The sandbox was destroyed."}
 }
 
 // remove kills what is in the machine's cgroup and removes cgroup and
@@ -166,10 +166,14 @@ func (m *machine) remove(ctx context.Context) error {
 		}
 	}
 	m.reap()
-	if err := os.RemoveAll(m.dir); err != nil {
-		return err
+	for {
+		// Another process that watches the machine may be putting its end on
+		// record at this moment.
+		err := os.RemoveAll(m.dir)
+		if !errors.Is(err, syscall.ENOTEMPTY) || ctx.Err() != nil {
+			return err
+		}
 	}
-	return nil
 }
 
 // reap collects the sandbox's processes where they have become children of

@@ -3,104 +3,126 @@ package gvisor
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+	"github.com/flash-sandbox/flash-sandbox/internal/backend/backendtest"
 	"github.com/flash-sandbox/flash-sandbox/internal/testenv"
 )
 
-// stateVar, when set, makes the test binary play a second daemon, see
-// secondDaemon.
-const secondVar = "FSB_GVISOR_TEST_SECOND"
-
 func TestMain(m *testing.M) {
 	RunIfReexec()
-	if arg := os.Getenv(secondVar); arg != "" {
-		os.Exit(secondDaemon(arg))
-	}
-	code := m.Run()
-	if rootfs.dir != "" {
-		_ = os.RemoveAll(rootfs.dir)
-	}
-	os.Exit(code)
+	backendtest.Main(cleaner{m}, func(arg string) (backend.Backend, backend.Image, error) {
+		state, rootfs, _ := strings.Cut(arg, "\n")
+		b, err := New(Config{StateDir: state, DebugDir: os.Getenv("FSB_GVISOR_DEBUG")})
+		return b, testImage(rootfs), err
+	})
 }
 
-// rootfs is the one image of these tests: Debian's busybox.
-var rootfs struct {
-	once sync.Once
-	dir  string
-	err  error
+// cleaner removes the images after the tests.
+type cleaner struct{ m *testing.M }
+
+func (c cleaner) Run() int {
+	code := c.m.Run()
+	if images.dir != "" {
+		_ = os.RemoveAll(images.dir)
+	}
+	return code
+}
+
+// images are the unpacked images of these tests, by kind.
+var images struct {
+	sync.Mutex
+	dir    string
+	byKind map[string]testImage
 }
 
 // image returns the test image.
-func image(t testing.TB) testImage {
+func image(t testing.TB) testImage { return imageOf(t, "busybox") }
+
+func imageOf(t testing.TB, kind string) testImage {
 	t.Helper()
-	rootfs.once.Do(func() { rootfs.dir, rootfs.err = makeRootfs() })
-	if rootfs.err != nil {
-		t.Fatal(rootfs.err)
+	images.Lock()
+	defer images.Unlock()
+	if i, ok := images.byKind[kind]; ok {
+		return i
 	}
-	return testImage(filepath.Join(rootfs.dir, "rootfs"))
+	if images.dir == "" {
+		dir, err := os.MkdirTemp("", "fsb-gvisor-image-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		images.dir, images.byKind = dir, map[string]testImage{}
+	}
+	i, err := unpack(filepath.Join(images.dir, kind), kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images.byKind[kind] = i
+	return i
 }
 
-// makeRootfs downloads busybox-static and lays out a root file system.
-func makeRootfs() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "fsb-gvisor-image-"); err != nil {
+// unpack builds one of the test images and unpacks its layers.
+func unpack(dir, kind string) (testImage, error) {
+	layout, root := dir+".oci", dir
+	if out, err := command(".", "bash", "../../../test/images/build.sh", kind, layout); err != nil {
+		return "", fmt.Errorf("build image %s: %w: %s", kind, err, out)
+	}
+	var index struct{ Manifests []struct{ Digest string } }
+	if err := readJSON(filepath.Join(layout, "index.json"), &index); err != nil {
 		return "", err
 	}
-	if out, err := command(dir, "apt-get", "-q", "download", "busybox-static"); err != nil {
-		return dir, fmt.Errorf("download busybox-static: %w: %s", err, out)
+	blob := func(digest string) string {
+		return filepath.Join(layout, "blobs", strings.Replace(digest, ":", "/", 1))
 	}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return dir, fmt.Errorf("packages: %v, %v", debs, err)
+	var manifest struct{ Layers []struct{ Digest string } }
+	if err := readJSON(blob(index.Manifests[0].Digest), &manifest); err != nil {
+		return "", err
 	}
-	root := filepath.Join(dir, "rootfs")
-	if out, err := command(dir, "dpkg-deb", "-x", debs[0], root); err != nil {
-		return dir, fmt.Errorf("unpack busybox-static: %w: %s", err, out)
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return "", err
 	}
-	for _, d := range []string{"etc", "tmp", "root", "home/dev", "var/lib", "proc", "sys", "dev"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
-			return dir, err
+	for _, l := range manifest.Layers {
+		if out, err := command(root, "tar", "-xpzf", blob(l.Digest)); err != nil {
+			return "", fmt.Errorf("unpack: %w: %s", err, out)
 		}
 	}
-	bin := filepath.Join(root, "bin")
-	if b, err := filepath.Glob(filepath.Join(root, "*/busybox")); err != nil || len(b) != 1 {
-		return dir, fmt.Errorf("busybox: %v, %v", b, err)
-	}
-	for _, f := range []struct{ name, content string }{
-		{"etc/passwd", "root:x:0:0:root:/root:/bin/sh\ndev:x:1000:1000::/home/dev:/bin/sh\n"},
-		{"etc/group", "root:x:0:\ndev:x:1000:\nextra:x:2000:dev\n"},
-		{"bin/script", "#!/bin/sh\necho script\n"},
-		{"bin/noexec", "#!/bin/sh\n"},
-		{"bin/garbage", "this is no program"},
+	// Programs that can't be started.
+	for _, f := range []struct {
+		name, content string
+		mode          os.FileMode
+	}{
+		{"bin/noexec", "#!/bin/sh\n", 0o644},
+		{"bin/garbage", "this is no program", 0o755},
 	} {
-		mode := os.FileMode(0o755)
-		if f.name == "bin/noexec" || filepath.Dir(f.name) == "etc" {
-			mode = 0o644
-		}
-		if err := os.WriteFile(filepath.Join(root, f.name), []byte(f.content), mode); err != nil {
-			return dir, err
+		if err := os.WriteFile(filepath.Join(root, f.name), []byte(f.content), f.mode); err != nil {
+			return "", err
 		}
 	}
-	list, err := command(dir, filepath.Join(bin, "busybox"), "--list")
+	group, err := os.OpenFile(filepath.Join(root, "etc/group"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
-		return dir, err
+		return "", err
 	}
-	for _, name := range bytes.Fields(list) {
-		err := os.Symlink("busybox", filepath.Join(bin, string(name)))
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return dir, err
-		}
+	_, err = group.WriteString("extra:x:2000:user\n")
+	return testImage(root), errors.Join(err, group.Close())
+}
+
+func readJSON(name string, v any) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
 	}
-	return dir, os.Chmod(filepath.Join(root, "tmp"), 0o777|os.ModeSticky)
+	return json.Unmarshal(b, v)
 }
 
 func command(dir, name string, args ...string) ([]byte, error) {
@@ -243,5 +265,3 @@ func wait(t testing.TB, m backend.Machine) flash.Ending {
 	}
 	return e
 }
-
-func secondDaemon(string) int { return 1 }

@@ -27,8 +27,10 @@ const (
 // settled reports whether the phase is certain.
 func (p phase) settled() bool { return p == phaseRunning || p == phasePaused }
 
-func readPhase(dir string) phase {
-	b, err := os.ReadFile(filepath.Join(dir, phaseFile))
+// phase reads the phase from the record, as another process may have changed
+// it.
+func (m *machine) phase() phase {
+	b, err := os.ReadFile(filepath.Join(m.dir, phaseFile))
 	if err != nil {
 		return phaseRunning
 	}
@@ -37,11 +39,7 @@ func readPhase(dir string) phase {
 
 // setPhase puts a phase on record. The caller holds m.act.
 func (m *machine) setPhase(p phase) error {
-	if err := writeFile(m.dir, phaseFile, []byte(p)); err != nil {
-		return err
-	}
-	m.phase = p
-	return nil
+	return writeFile(m.dir, phaseFile, []byte(p))
 }
 
 // pauseTimeout bounds a pause, which waits for all tasks to come to rest.
@@ -76,11 +74,8 @@ func (m *machine) change(ctx context.Context, via, to phase, method string) erro
 	if m.hasEnded() {
 		return m.conflict()
 	}
-	if err := m.settle(ctx); err != nil {
+	if now, err := m.settle(ctx); err != nil || now == to {
 		return err
-	}
-	if m.phase == to {
-		return nil
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -101,25 +96,25 @@ func (m *machine) change(ctx context.Context, via, to phase, method string) erro
 
 // settle finds out the phase where a crash has left it uncertain: in a paused
 // kernel every task stands still at the same place.
-func (m *machine) settle(ctx context.Context) error {
-	if m.phase.settled() {
-		return nil
+func (m *machine) settle(ctx context.Context) (phase, error) {
+	if p := m.phase(); p.settled() {
+		return p, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, pauseTimeout)
 	defer cancel()
 	var stacks string
 	if err := m.call(ctx, boot.DebugStacks, nil, &stacks); err != nil {
-		return fmt.Errorf("find out whether sandbox %s is paused: %w", m.id, err)
+		return "", fmt.Errorf("find out whether sandbox %s is paused: %w", m.id, err)
 	}
 	paused, err := allStopped(stacks)
 	if err != nil {
-		return err
+		return "", err
 	}
 	p := phaseRunning
 	if paused {
 		p = phasePaused
 	}
-	return m.setPhase(p)
+	return p, m.setPhase(p)
 }
 
 // allStopped reads the stacks of a sentry's goroutines.

@@ -36,15 +36,15 @@ func (m *machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 	if m.hasEnded() {
 		return backend.Saved{}, m.conflict()
 	}
-	if err := m.settle(ctx); err != nil {
+	before, err := m.settle(ctx)
+	if err != nil {
 		return backend.Saved{}, err
 	}
-	wasPaused := m.phase == phasePaused
 	if err := m.pause(ctx); err != nil {
 		return backend.Saved{}, err
 	}
 	defer func() {
-		if err != nil && !wasPaused && !m.hasEnded() {
+		if err != nil && before == phaseRunning && !m.hasEnded() {
 			err = errors.Join(err, m.resume(context.WithoutCancel(ctx)))
 		}
 	}()

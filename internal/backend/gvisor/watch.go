@@ -70,6 +70,8 @@ func (m *machine) await(ctx context.Context, pidfd *os.File, l *launcher, asked 
 	switch {
 	case m.oomKilled() && (err != nil || syscall.WaitStatus(ws).Signaled()):
 		return m.oom(), true
+	case err != nil && !exists(m.dir):
+		return destroyed(), true
 	case err != nil:
 		return flash.Ending{
 			Cause: flash.CauseSignal, ExitCode: 128 + int(syscall.SIGKILL),
@@ -147,7 +149,7 @@ func (m *machine) oomKilled() bool {
 
 // finish puts an ending on record and makes it known.
 func (m *machine) finish(e flash.Ending) {
-	if err := writeJSON(m.dir, endingFile, e); err != nil {
+	if err := writeJSON(m.dir, endingFile, e); err != nil && exists(m.dir) {
 		m.b.log.Warn("how a sandbox ended could not be put on record", "sandbox", m.id, "err", err)
 	}
 	m.end(e)
