@@ -367,9 +367,10 @@ func call[T any](ctx context.Context, e *engine, o op, fn func(context.Context, 
 			WithRemediation("restart the engine if it stays so")
 	case isConnection(err):
 		e.release(o)
-		err = unreachable(e.host(), err)
-		e.fail(err)
-		return zero, err
+		if perr := e.alive(c); perr != nil { // else only this connection broke
+			e.fail(perr)
+		}
+		return zero, unreachable(e.host(), err)
 	}
 	e.leave(o, false)
 	return zero, err

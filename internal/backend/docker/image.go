@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/client"
@@ -136,13 +137,18 @@ func (b *Backend) load(ctx context.Context, img backend.ArchiveImage, tag string
 	defer cancel()
 	r, w := io.Pipe()
 	written := make(chan error, 1)
+	var broken atomic.Bool
 	go func() {
 		err := img.WriteArchive(ctx, w, tag)
+		broken.Store(err != nil)
 		_ = w.CloseWithError(err) // never fails
 		written <- err
 	}()
 	err := do(ctx, b.engine, opLoad, func(ctx context.Context, c *client.Client) error {
 		res, err := c.ImageLoad(ctx, r, client.ImageLoadWithQuiet(true))
+		if err != nil && broken.Load() {
+			return errArchive // which the client calls a failure of the connection
+		}
 		if err != nil {
 			return err
 		}
@@ -163,6 +169,8 @@ func (b *Backend) load(ctx context.Context, img backend.ArchiveImage, tag string
 	}
 	return wrap("load image "+img.Reference(), err)
 }
+
+var errArchive = errors.New("the archive broke off")
 
 var errLoadOver = errors.New("the engine has stopped reading")
 
