@@ -122,6 +122,8 @@ func run() (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop() // while we clean up, signals are still ours
+	// A reader of our output that has left must not end us before that either.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
 	l, err := lab.New(lab.Options{Addr: o.addr, Program: o.program, Log: os.Stderr})
 	if err != nil {
