@@ -3,7 +3,7 @@
 // bodies of the REST wire with their conversions from and to package flash,
 // and the notes one request gathers on its way ([Exchange]).
 //
-// It serves nothing and calls nothing: internal/api/rest and internal/api/rpc
+// It serves nothing: internal/api/rest and internal/api/rpc
 // do, and package client reads what rest writes. It imports package flash and
 // the standard library only, so that the command line client stays small.
 //
@@ -13,7 +13,9 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"strings"
+	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 )
@@ -55,6 +57,24 @@ func RequestID(sent string) string {
 		return "req-" + strings.ToLower(rand.Text())
 	}
 	return sent
+}
+
+// leftTimeout bounds the removal of a sandbox whose caller has left.
+const leftTimeout = 30 * time.Second
+
+// Create makes a sandbox for a request. A caller that left while it was being
+// made would never learn its id, so it is then removed.
+func Create(ctx context.Context, svc flash.Sandboxes, o flash.CreateOptions) (*flash.Sandbox, error) {
+	sb, err := svc.Create(ctx, o)
+	if err != nil || ctx.Err() == nil {
+		return sb, err
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), leftTimeout)
+	defer cancel()
+	if err := svc.Delete(clean, sb.ID, flash.DeleteOptions{}); err != nil {
+		return nil, fmt.Errorf("remove %s, whose caller has left: %w", sb.ID, err)
+	}
+	return nil, ctx.Err()
 }
 
 // SandboxID checks a sandbox id from a request. One that breaks the rules for

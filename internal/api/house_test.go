@@ -129,6 +129,7 @@ func serve(t testing.TB, svc flash.Service, change ...func(*server.Options)) *se
 	o := server.Options{
 		HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Service: svc, Version: "test", Node: "here",
 		BasePaths: []string{"/v1/service/sandbox"}, DrainTimeout: 5 * time.Second,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
 	}
 	for _, c := range change {
 		c(&o)

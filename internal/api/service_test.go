@@ -21,13 +21,13 @@ func TestServiceInProcess(t *testing.T) {
 func TestServiceOverREST(t *testing.T) {
 	s := subject()
 	s.Sandboxes = restClient(t, serve(t, openManager(t)).HTTPAddr())
-	s.Text = true
+	s.Text, s.Remote = true, true
 	servicetest.Run(t, s)
 }
 
 func TestServiceOverRPC(t *testing.T) {
 	s := subject()
 	s.Sandboxes = rpcClient(t, "http://"+serve(t, openManager(t)).GRPCAddr())
-	s.Text, s.Narrow = true, true
+	s.Text, s.Remote, s.Narrow = true, true, true
 	servicetest.Run(t, s)
 }

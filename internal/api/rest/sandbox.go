@@ -73,7 +73,7 @@ func (h *handler) create(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	sb, err := h.svc.Create(r.Context(), o)
+	sb, err := api.Create(r.Context(), h.svc, o)
 	if err != nil {
 		return err
 	}

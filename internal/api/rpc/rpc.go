@@ -85,7 +85,7 @@ type server struct{ svc flash.Sandboxes }
 var _ sandboxconnect.SandboxServiceHandler = (*server)(nil)
 
 func (s *server) StartSandbox(ctx context.Context, r *connect.Request[sandbox.StartRequest]) (*connect.Response[sandbox.StartResponse], error) {
-	sb, err := s.svc.Create(ctx, flash.CreateOptions{
+	sb, err := api.Create(ctx, s.svc, flash.CreateOptions{
 		Type: r.Msg.Type, Image: r.Msg.Image, Command: r.Msg.Command, MemoryMB: r.Msg.MemoryMb, CPUCores: r.Msg.CpuCores,
 	})
 	if err != nil {

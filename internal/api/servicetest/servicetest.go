@@ -36,6 +36,9 @@ type Subject struct {
 	// Text is true where output passes as text, so that bytes that are no
 	// UTF-8 arrive as U+FFFD.
 	Text bool
+	// Remote is true where an answer can be lost on its way, so that a caller
+	// who leaves at the last moment may leave a whole sandbox behind.
+	Remote bool
 	// Narrow is true for the gRPC wire: create takes type, image, command and
 	// limits only, commands have no deadline of their own, sandboxes come back
 	// with id and state only, Python's output is one text.
