@@ -70,10 +70,11 @@ func (s *suite) testStats(t *testing.T) {
 		return stats(t, m).MemoryUsageBytes < first.MemoryUsageBytes+48*mib
 	})
 	before := stats(t, m)
-	s.sh(t, m, busy, "2")
+	s.sh(t, m, busy, "3")
 	after := stats(t, m)
+	// At least two seconds have passed, on a host that others may use as well.
 	wall := after.At.Sub(before.At)
-	if used := after.CPU - before.CPU; used < 300*time.Millisecond || used > 2*wall+time.Second {
+	if used := after.CPU - before.CPU; used < 200*time.Millisecond || used > 2*wall+time.Second {
 		t.Errorf("a busy loop used %s of CPU time in %s", used, wall)
 	}
 }

@@ -171,9 +171,16 @@ func (m *Machine) resume() error {
 	return os.Remove(m.pausedFile())
 }
 
-func never(stat) bool     { return false }
-func stopped(s stat) bool { return s.state == 'T' || s.state == 't' }
-func running(s stat) bool { return !stopped(s) }
+func never(stat, bool) bool { return false }
+
+// stopped also takes a process in an uninterruptible sleep, which stops when
+// it wakes up: the parent of a vfork sleeps like that until its child, which
+// may be stopped by now, goes on.
+func stopped(s stat, had bool) bool {
+	return s.state == 'T' || s.state == 't' || had && s.state == 'D'
+}
+
+func running(s stat, _ bool) bool { return s.state != 'T' && s.state != 't' }
 
 // begin asks for a fault, takes the machine's lock and checks that the machine
 // still runs.

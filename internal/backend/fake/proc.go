@@ -20,7 +20,6 @@ type stat struct {
 	ticks              uint64 // CPU time, waited-for children included, in clock ticks
 	threads            uint64
 	start              uint64
-	rssPages           uint64
 }
 
 func readStat(pid int) (stat, error) {
@@ -37,7 +36,7 @@ func readStat(pid int) (stat, error) {
 	n := func(i int) uint64 { v, _ := strconv.ParseUint(f[i-3], 10, 64); return v } // numbered as in proc(5)
 	return stat{
 		pid: pid, ppid: int(n(4)), session: int(n(6)), state: f[0][0],
-		ticks: n(14) + n(15) + n(16) + n(17), threads: n(20), start: n(22), rssPages: n(24),
+		ticks: n(14) + n(15) + n(16) + n(17), threads: n(20), start: n(22),
 	}, nil
 }
 
@@ -136,8 +135,10 @@ func processes(dir string) ([]stat, error) {
 }
 
 // signalAll sends sig to all processes of the machine in dir, again and again
-// until settled reports of each that nothing more is to be done.
-func signalAll(dir string, sig unix.Signal, settled func(stat) bool) error {
+// until settled reports of each that nothing more is to be done. It is told
+// whether the process has had the signal.
+func signalAll(dir string, sig unix.Signal, settled func(s stat, had bool) bool) error {
+	had := map[int]bool{}
 	deadline := time.Now().Add(stopDeadline)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		procs, err := processes(dir)
@@ -146,9 +147,10 @@ func signalAll(dir string, sig unix.Signal, settled func(stat) bool) error {
 		}
 		open := 0
 		for _, p := range procs {
-			if settled(p) {
+			if settled(p, had[p.pid]) {
 				continue
 			}
+			had[p.pid] = true
 			open++
 			if err := unix.Kill(p.pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("signal %s to process %d: %w", sig, p.pid, err)
@@ -182,4 +184,21 @@ func readIO(pid int) (read, written uint64) {
 		}
 	}
 	return read, written
+}
+
+// memory returns the bytes of memory a process holds. The number in
+// /proc/PID/stat is off by what each CPU has not added up yet, which for a
+// small process is all there is.
+func memory(pid int) uint64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "Rss:" {
+			kib, _ := strconv.ParseUint(f[1], 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
 }

@@ -91,7 +91,7 @@ func (m *Machine) Stats(ctx context.Context) (backend.Stats, error) {
 	s := backend.Stats{At: time.Now(), CPU: time.Duration(m.cpu.Load()), MemoryLimitBytes: uint64(m.state.MemoryBytes)}
 	for _, p := range procs {
 		s.CPU += time.Duration(p.ticks) * time.Second / ticksPerS
-		s.MemoryUsageBytes += p.rssPages * uint64(os.Getpagesize())
+		s.MemoryUsageBytes += memory(p.pid)
 		s.Pids += p.threads
 		r, w := readIO(p.pid)
 		s.BlockReadBytes += r
