@@ -126,6 +126,8 @@ class Subject:
             result = call()
         except flash_sandbox.SandboxHTTPError as err:
             status, text = err.status_code, err.detail
+            if getattr(err, "remediation", ""):  # which published versions have in the detail
+                text = f"{text} ({err.remediation})"
             if hasattr(err, "code") and callable(err.code):
                 status = err.code()
             assert isinstance(err, flash_sandbox.SandboxNotFoundError) == (err.status_code == 404)
