@@ -155,7 +155,7 @@ func (s *suite) testLimitPids(t *testing.T) {
 		t.Error("the bomb never ran")
 	}
 	if s.can(backend.CapMetrics) {
-		if n := stats(t, m).Pids; n > limit+50 { // the backend's own threads may count
+		if n := stats(t, m).Pids; n > 3*limit { // an engine may count its own threads for each
 			t.Errorf("%d processes run with a limit of %d", n, limit)
 		}
 	}
