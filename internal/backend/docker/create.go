@@ -37,6 +37,9 @@ var capabilities = []string{
 // themselves, on top of the processes asked for.
 const runscPids = 512
 
+// runscThreads is more than the threads gVisor takes for a process inside.
+const runscThreads = 6
+
 // cleanupGrace is how long Create stays after its caller has left, to see that
 // nothing is left behind. Past it the clean-up goes on in the background.
 const cleanupGrace = 10 * time.Second
@@ -248,7 +251,11 @@ func (b *Backend) containerConfig(s *backend.Spec, ref, restored string) (*conta
 			pids++ // docker-init is one
 		}
 		if b.gVisor() {
-			pids += runscPids
+			// The engine's limit counts threads of the host, of which gVisor
+			// takes several for each process inside; running out of them hurts
+			// gVisor itself. Inside, gVisor holds each user to the ulimit.
+			host.Ulimits = []*container.Ulimit{{Name: "nproc", Soft: pids, Hard: pids}}
+			pids = pids*runscThreads + runscPids
 		}
 		host.PidsLimit = &pids
 	}

@@ -59,6 +59,8 @@ type Backend struct {
 	info *system.Info // what the last good Probe found
 	// noInit is set when the engine turns out to have no docker-init.
 	noInit bool
+	// commits says whether a commit sees what sandboxes write; nil: not known.
+	commits *bool
 }
 
 var (
@@ -107,8 +109,9 @@ func (b *Backend) Info() backend.Info {
 		info.Isolation = "userspace-kernel"
 		info.MinMemory = 64 << 20
 		info.Notes = append(info.Notes,
-			"gVisor's own threads count as processes: the engine's pids limit is set higher by an allowance for them.",
-			"Metrics include gVisor itself, and are 0 where the runtime is told to ignore cgroups.")
+			"The limit of processes holds for each user inside, as a ulimit: gVisor's own threads leave the engine's pids limit no meaning but that of a backstop.",
+			"Snapshots need the runtime to be registered with --overlay2=none.",
+			"Metrics include gVisor itself, pids_current counts its threads, and all are 0 where the runtime is told to ignore cgroups.")
 	}
 	host, local := b.engine.where()
 	info.Facts["host"] = host

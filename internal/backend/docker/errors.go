@@ -53,10 +53,10 @@ func initMissing(err error) bool {
 
 // start failures, as runc, runsc and the engine word them.
 var (
-	missing = regexp.MustCompile(`executable file not found|no such file or directory|: not found|error finding executable|failed to find initial working|exec .* failed: No such file`)
+	missing = regexp.MustCompile(`executable file not found|no such file or directory|: not found|error finding executable|exec .* failed: No such file`)
 	refused = regexp.MustCompile(`permission denied|is a directory|exec format error|not executable`)
 	noUser  = regexp.MustCompile(`unable to find (user|group) ([^:]*):|no matching entries in passwd file|no matching entries in group file|couldn't get UID from user|invalid (user|group)`)
-	badDir  = regexp.MustCompile(`chdir to cwd \("([^"]*)"\)|Cannot mkdir: |working directory.* is not|mkdir .*: not a directory`)
+	badDir  = regexp.MustCompile(`initial working directory|chdir to cwd \("([^"]*)"\)|Cannot mkdir: |working directory.* is not|mkdir .*: not a directory`)
 	// badImage is what a program for another processor, or one without its
 	// interpreter, gives.
 	badImage = regexp.MustCompile(`exec format error`)

@@ -65,15 +65,18 @@ func dockerd(cmd, dir string, flags ...string) (string, error) {
 	return strings.TrimSpace(out.String()), nil
 }
 
-// open is what a second process of the suite sees. arg is the owner and the
-// folder with the images.
+// open is what a second process of the suite sees. arg is the owner, the folder
+// with the images, the engine's address and the runtime.
 func open(arg string) (backend.Backend, backend.Image, error) {
-	owner, dir, _ := strings.Cut(arg, "|")
-	img, err := readImage(filepath.Join(dir, "busybox"), "busybox")
+	f := strings.Split(arg, "|")
+	if len(f) != 4 {
+		return nil, nil, fmt.Errorf("argument %q", arg)
+	}
+	img, err := readImage(filepath.Join(f[1], "busybox"), "busybox")
 	if err != nil {
 		return nil, nil, err
 	}
-	return docker.New(docker.Config{Host: testenv.DockerHost(), Owner: owner}), img, nil
+	return docker.New(docker.Config{Owner: f[0], Host: f[2], Runtime: f[3]}), img, nil
 }
 
 func logger() *slog.Logger {
@@ -116,6 +119,6 @@ func TestBackend(t *testing.T) {
 		New: func(testing.TB) backend.Backend {
 			return docker.New(docker.Config{Host: testenv.DockerHost(), Owner: owner, Logger: logger()})
 		},
-		Image: imgs.get, Arg: owner + "|" + imgs.dir, Marks: []string{owner},
+		Image: imgs.get, Arg: strings.Join([]string{owner, imgs.dir, testenv.DockerHost(), ""}, "|"), Marks: []string{owner},
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +51,9 @@ func (m *Machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 	if before == backend.StatusEnded {
 		return backend.Saved{}, endedError(m.id)
 	}
+	if err := m.commitSees(ctx, before); err != nil {
+		return backend.Saved{}, err
+	}
 	if err := m.Pause(ctx); err != nil {
 		return backend.Saved{}, err
 	}
@@ -90,6 +95,66 @@ func (m *Machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 		return backend.Saved{}, err
 	}
 	return backend.Saved{StateFile: snapshotFile, Detail: snapshotDetail, Data: data}, nil
+}
+
+// syncFile is made and removed again to see whether a commit would have it.
+const syncFile = "/.flash-sandbox-sync"
+
+// commitSees refuses a snapshot that would silently be empty: gVisor by default
+// keeps what sandboxes write in an overlay of its own, which the engine can't
+// see. It looks once, and leaves the machine as it was, before.
+func (m *Machine) commitSees(ctx context.Context, before backend.Status) (err error) {
+	if !m.b.gVisor() {
+		return nil
+	}
+	m.b.mu.Lock()
+	known := m.b.commits
+	m.b.mu.Unlock()
+	if known == nil {
+		if before == backend.StatusPaused {
+			if err := m.Resume(ctx); err != nil {
+				return err
+			}
+			defer func() {
+				clean, cancel := detached(ctx, opPause.timeout)
+				defer cancel()
+				err = errors.Join(err, m.Pause(clean))
+			}()
+		}
+		if err := m.run(ctx, "sh", "-c", ": > "+syncFile); err != nil {
+			return flash.Errorf(flash.Unsupported, "snapshot: whether the runtime %s allows it can't be found out without a shell in the image", m.b.cfg.Runtime).WithCause(err)
+		}
+		_, err := m.b.mode(ctx, m.cid, syncFile)
+		if err != nil && !isNotFound(err) {
+			return err
+		}
+		if err := m.run(ctx, "rm", "-f", syncFile); err != nil {
+			return err
+		}
+		sees := err == nil
+		known = &sees
+		m.b.mu.Lock()
+		m.b.commits = known
+		m.b.mu.Unlock()
+	}
+	if !*known {
+		return flash.Errorf(flash.Unsupported, "snapshot: the runtime %s keeps what sandboxes write in an overlay of its own, which the Docker engine can't see", m.b.cfg.Runtime).
+			WithRemediation("register the runtime with the flag --overlay2=none")
+	}
+	return nil
+}
+
+// run runs a command as root to a good end.
+func (m *Machine) run(ctx context.Context, args ...string) error {
+	p, err := m.Exec(ctx, backend.ExecSpec{Args: args, User: "0", Dir: "/"})
+	if err != nil {
+		return err
+	}
+	end, err := p.Wait(ctx)
+	if err == nil && end.ExitCode != 0 {
+		err = fmt.Errorf("%s %s", args[0], end.Message)
+	}
+	return err
 }
 
 // quote makes a value safe in a LABEL line.
