@@ -16,10 +16,10 @@ help: ## List the targets.
 build: bin/fsbd bin/fsb ## Build bin/fsbd (the daemon) and bin/fsb (the command line).
 
 bin/fsbd: $(GO_FILES)
-	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/fsbd
+	go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/fsbd
 
 bin/fsb: $(GO_FILES)
-	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/fsb
+	go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/fsb
 
 .PHONY: demo
 demo: build ## Start the daemon on embedded gVisor and run the quick start on a real image.

@@ -12,15 +12,17 @@ import (
 
 // backends returns every backend of this binary, best first: the order in
 // which a sandbox without a type gets one.
-func backends(c config.Config, owner string, log *slog.Logger) []backend.Backend {
-	list := []backend.Backend{
-		gvisor.New(gvisor.Config{StateDir: filepath.Join(c.DataDir, "gvisor"), Logger: log}),
+func backends(c config.Config, owner string, log *slog.Logger) ([]backend.Backend, error) {
+	embedded, err := gvisor.New(gvisor.Config{StateDir: filepath.Join(c.DataDir, "gvisor"), Logger: log})
+	if err != nil {
+		return nil, err
 	}
+	list := []backend.Backend{embedded}
 	if c.DockerHost == "off" {
-		return list
+		return list, nil
 	}
 	for _, runtime := range append([]string{""}, c.DockerRuntimes...) {
 		list = append(list, docker.New(docker.Config{Host: c.DockerHost, Runtime: runtime, Owner: owner, Logger: log}))
 	}
-	return list
+	return list, nil
 }

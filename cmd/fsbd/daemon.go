@@ -52,7 +52,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return fmt.Errorf("open the records: %w", err)
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
-	images, err := image.Open(d.imageConfig())
+	imageConfig, err := d.imageConfig()
+	if err != nil {
+		return err
+	}
+	images, err := image.Open(imageConfig)
 	if err != nil {
 		return fmt.Errorf("open the image cache: %w", err)
 	}
@@ -60,8 +64,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	list, err := backends(c, owner, d.log)
+	if err != nil {
+		return err
+	}
 	m, err := manager.New(manager.Options{
-		Backends: backends(c, owner, d.log), Images: imageStore{images}, Store: records,
+		Backends: list, Images: imageStore{images}, Store: records,
 		SnapshotDir: snapshotDir, Logger: d.log, Registerer: registry,
 		OutputLimit: int(c.OutputLimit), DefaultMemoryMB: c.DefaultMemoryMB, PidsLimit: c.PidsLimit,
 		AdoptUnknown: records.Recovered(),

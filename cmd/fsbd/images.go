@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
+	"strings"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/image"
@@ -31,10 +33,14 @@ func (s imageStore) AcquireDigest(ctx context.Context, digest string) (manager.L
 
 func (s imageStore) List() []flash.Image { return s.Store.List() }
 
-func (d *daemon) imageConfig() image.Config {
+func (d *daemon) imageConfig() (image.Config, error) {
+	mirrors, err := image.ParseMirrors(strings.Join(d.config.RegistryMirrors, ","))
+	if err != nil {
+		return image.Config{}, fmt.Errorf("FSB_REGISTRY_MIRRORS: %w", err)
+	}
 	return image.Config{
 		Dir: filepath.Join(d.config.DataDir, "images"), DiskBudget: int64(d.config.ImageDiskBudget),
-		Mirrors: d.config.RegistryMirrors, InsecureRegistries: d.config.InsecureRegistries,
+		Mirrors: mirrors, InsecureRegistries: d.config.InsecureRegistries,
 		ImageDirs: d.config.ImageDirs, Logger: d.log,
-	}
+	}, nil
 }
