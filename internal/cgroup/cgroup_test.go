@@ -174,6 +174,30 @@ func TestSetCPU(t *testing.T) {
 	}
 }
 
+func TestDisableSwap(t *testing.T) {
+	for _, c := range []struct{ root, limit, file, want string }{
+		{v1Tree(t), "fs/memory/a/b/memory.limit_in_bytes", "fs/memory/a/b/memory.memsw.limit_in_bytes", "1234"},
+		{v2Tree(t), "fs/a/b/memory.max", "fs/a/b/memory.swap.max", "0"},
+	} {
+		g, err := host{proc: c.root + "/proc"}.ofProcess(7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(c.root, c.limit), []byte("1234\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(c.root, c.file), []byte("9\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.DisableSwap(); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(c.root, c.file)); err != nil || string(b) != c.want {
+			t.Errorf("%s = %q, %v; want %q", c.file, b, err, c.want)
+		}
+	}
+}
+
 func TestOpenAndChildren(t *testing.T) {
 	h := host{proc: v2Tree(t) + "/proc"}
 	if _, err := h.open("/a/b"); err != nil {

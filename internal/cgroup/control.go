@@ -46,6 +46,29 @@ func (g *Group) SetCPU(cores float64) error {
 	return write(dir, "cpu.cfs_quota_us", strconv.FormatInt(quota, 10))
 }
 
+// DisableSwap keeps what the group may use of swap at nothing, so that its
+// memory limit is the limit of both. It does nothing where the host does not
+// count swap.
+func (g *Group) DisableSwap() error {
+	dir, v2 := g.dir("memory")
+	if dir == "" {
+		return nil
+	}
+	name, value := "memory.swap.max", "0"
+	if !v2 {
+		name = "memory.memsw.limit_in_bytes"
+		b, err := os.ReadFile(filepath.Join(dir, "memory.limit_in_bytes"))
+		if err != nil {
+			return err
+		}
+		value = strings.TrimSpace(string(b))
+	}
+	if err := write(dir, name, value); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
+}
+
 func write(dir, name, value string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(value), 0)
 }

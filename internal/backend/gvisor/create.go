@@ -84,11 +84,10 @@ func (b *Backend) build(ctx context.Context, s backend.Spec, restore string, sav
 		}
 		return nil, err
 	}
-	defer l.release()
-	if err := b.settleIn(ctx, m, l); err != nil {
-		return nil, err
-	}
-	return m, ctx.Err()
+	err = b.settleIn(ctx, m, l)
+	// Nobody waits for the launcher to be gone, but Close.
+	b.watchers.Go(l.release)
+	return m, errors.Join(err, ctx.Err())
 }
 
 // settleIn begins to watch a machine that has just started and sets its
@@ -279,12 +278,17 @@ func newNetns() (f *os.File, err error) {
 
 // limit sets the limits that are set once the sandbox runs.
 func (m *machine) limit(ctx context.Context) error {
-	if m.rec.CPUs > 0 {
-		g, err := m.cgroup()
-		if err == nil {
-			err = g.SetCPU(m.rec.CPUs)
+	g, err := m.cgroup()
+	if err != nil {
+		return err
+	}
+	if m.rec.MemoryBytes > 0 {
+		if err := g.DisableSwap(); err != nil {
+			return fmt.Errorf("set memory limit: %w", err)
 		}
-		if err != nil {
+	}
+	if m.rec.CPUs > 0 {
+		if err := g.SetCPU(m.rec.CPUs); err != nil {
 			return fmt.Errorf("set CPU limit: %w", err)
 		}
 	}
@@ -293,7 +297,7 @@ func (m *machine) limit(ctx context.Context) error {
 		value = fmt.Sprint(m.rec.Pids)
 	}
 	var out control.CgroupsResults
-	err := m.call(ctx, boot.CgroupsWriteControlFiles, &control.CgroupsWriteArgs{Args: []control.CgroupsWriteArg{{
+	err = m.call(ctx, boot.CgroupsWriteControlFiles, &control.CgroupsWriteArgs{Args: []control.CgroupsWriteArg{{
 		File:  control.CgroupControlFile{Controller: "pids", Path: "/" + containerID, Name: "pids.max"},
 		Value: value,
 	}}}, &out)

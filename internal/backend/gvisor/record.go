@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 )
@@ -118,13 +119,14 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(string(f[start-state]), 10, 64)
 }
 
-func bootID() string {
+// bootID returns what tells this boot of the host from others.
+var bootID = sync.OnceValue(func() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return string(bytes.TrimSpace(b))
-}
+})
 
 // alive reports whether the sandbox process of r is there. A process of the
 // same number that started at another time is another one.

@@ -90,16 +90,28 @@ func launcherMain() int {
 		fmt.Fprintf(os.Stderr, "read launch request: %v\n", err)
 		return 1
 	}
+	// A daemon that dies must not be followed by sandboxes that nobody asked
+	// for: what has been started by then is in the machine's cgroup.
+	var launched atomic.Bool
+	more := make(chan error, 1)
+	go func() {
+		_, err := in.ReadBytes('\n')
+		if err != nil && !launched.Load() {
+			os.Exit(1)
+		}
+		more <- err
+	}()
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 	r, err := launch(req)
 	if err != nil {
 		r.Error = err.Error()
 	}
+	launched.Store(true)
 	if err := out.Encode(r); err != nil {
 		fmt.Fprintf(os.Stderr, "write launch reply: %v\n", err)
 		return 1
 	}
-	if _, err := in.ReadBytes('\n'); err != nil || r.SandboxPID == 0 {
+	if err := <-more; err != nil || r.SandboxPID == 0 {
 		return 0
 	}
 	var w waitReply

@@ -39,11 +39,21 @@ func dial(ctx context.Context, path string) (*conn, error) {
 		defer dir.Close() //nolint:errcheck // only a path
 		path = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
 	}
-	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, err
+	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
+		c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err == nil {
+			return &conn{c: c.(*net.UnixConn), dec: json.NewDecoder(c)}, nil
+		}
+		// The sentry's backlog is short, and nothing tells when it has room.
+		if !errors.Is(err, unix.EAGAIN) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(wait):
+		}
 	}
-	return &conn{c: c.(*net.UnixConn), dec: json.NewDecoder(c)}, nil
 }
 
 func (c *conn) close() { _ = c.c.Close() }

@@ -132,10 +132,12 @@ func (m *machine) lost() flash.Ending {
 }
 
 func (m *machine) oom() flash.Ending {
-	return flash.Ending{
-		Cause: flash.CauseOOM, ExitCode: 128 + int(syscall.SIGKILL),
-		Message: fmt.Sprintf("The sandbox was killed for passing its memory limit of %d MiB.", m.rec.MemoryBytes>>20),
+	e := flash.Ending{Cause: flash.CauseOOM, ExitCode: 128 + int(syscall.SIGKILL)}
+	e.Message = fmt.Sprintf("The sandbox was killed for passing its memory limit of %d MiB.", m.rec.MemoryBytes>>20)
+	if m.rec.MemoryBytes == 0 {
+		e.Message = "The sandbox was killed because the host had no more memory."
 	}
+	return e
 }
 
 func (m *machine) oomKilled() bool {
