@@ -77,7 +77,7 @@ type cpuSample struct {
 	used time.Duration
 }
 
-// percent returns the use since the previous reading, or since start for the
+// percent returns the use since the previous reading, or since start (its creation) for the
 // first one; 100 is one core. Readings less than 50 ms apart share a window,
 // since the counters are too coarse for less.
 func (c *cpuSample) percent(s backend.Stats, start time.Time) float64 {
@@ -117,7 +117,7 @@ func (m *Manager) Metrics(ctx context.Context, id flash.ID) (*flash.Metrics, err
 	}
 	out := &flash.Metrics{
 		MemoryUsageBytes: s.MemoryUsageBytes, MemoryLimitBytes: s.MemoryLimitBytes,
-		CPUPercent: e.cpu.percent(s, sb.ReadyAt), PidsCurrent: s.Pids,
+		CPUPercent: e.cpu.percent(s, sb.CreatedAt), PidsCurrent: s.Pids,
 		NetRxBytes: s.NetRxBytes, NetTxBytes: s.NetTxBytes,
 		BlockReadBytes: s.BlockReadBytes, BlockWriteBytes: s.BlockWriteBytes,
 	}
