@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -97,6 +98,8 @@ func refusalReason(err error) (flash.Code, string) {
 		return flash.Unavailable, "refuses connections"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return flash.Unavailable, "did not answer in time"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		return flash.Unavailable, "broke the connection"
 	case errors.As(err, &op):
 		return flash.Unavailable, "can't be reached"
 	}

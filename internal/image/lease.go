@@ -140,6 +140,8 @@ func (s *Store) unpack(ctx context.Context, e *entry) error {
 	if err == nil {
 		e.unpacked, e.rootfsBytes = true, stats.Bytes
 		s.used += stats.Bytes
+		s.reserved -= reserved
+		reserved = 0
 	}
 	s.mu.Unlock()
 	if err != nil {

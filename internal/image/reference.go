@@ -48,6 +48,11 @@ func parseReference(s string) (reference, error) {
 	if err != nil {
 		return reference{}, malformed(given, reasonOf(err))
 	}
+	for _, part := range strings.Split(named.Context().RepositoryStr(), "/") {
+		if part == "" || part == "." || part == ".." { // the parser lets them pass, and they would become a URL
+			return reference{}, malformed(given, "a part of the path is empty or made of dots")
+		}
+	}
 	return reference{given: given, key: named.Name(), named: named}, nil
 }
 

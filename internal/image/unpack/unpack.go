@@ -198,18 +198,17 @@ func (t *Tree) reserve(n int64) error {
 		return nil
 	}
 	if n > t.owed {
-		step := max(n-t.owed, 4<<20)
+		step := max(n-t.owed, 1<<20)
 		if err := t.opts.Reserve(step); err != nil {
-			return err
+			if step = n - t.owed; t.opts.Reserve(step) != nil {
+				return err
+			}
 		}
 		t.owed += step
 	}
 	t.owed -= n
 	return nil
 }
-
-// Unused returns how many reserved bytes were not needed.
-func (t *Tree) Unused() int64 { return t.owed }
 
 // cleanName returns a name of an entry as a path relative to the root, "" for
 // the root itself.

@@ -17,6 +17,7 @@ func pull(t *testing.T, s *Server, repoTag string, opts ...remote.Option) (v1.Im
 	if err != nil {
 		t.Fatal(err)
 	}
+	opts = append(opts, remote.WithRetryBackoff(remote.Backoff{Steps: 1}))
 	return remote.Image(ref, opts...)
 }
 
