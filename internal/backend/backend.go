@@ -51,7 +51,8 @@ type Backend interface {
 	// flash.Unavailable and its message a sentence that says what is missing.
 	Probe(ctx context.Context) error
 	// Create makes a machine and returns once its main command has started. A
-	// command that can't be started is a flash.Invalid error that names it.
+	// command that can't be started is a flash.Invalid error that names it, an
+	// id that a machine here has already flash.Exists.
 	Create(ctx context.Context, s Spec) (Machine, error)
 	// Attach finds a machine again. One that no longer exists is
 	// flash.NotFound; one that has ended is returned, and its Wait tells how.

@@ -5,11 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -188,12 +186,12 @@ func tempFiles(add func(kind, what, text string)) {
 // engine looks at containers and images of a Docker engine, if one answers.
 func engine(add func(kind, what, text string)) {
 	for kind, path := range map[string]string{"container": "/v1.41/containers/json?all=1", "engine-image": "/v1.41/images/json?all=1"} {
-		res, err := dockerGet(context.Background(), path)
+		body, err := dockerGet(context.Background(), path)
 		if err != nil {
 			return
 		}
 		var list []json.RawMessage
-		if json.NewDecoder(res.Body).Decode(&list) != nil {
+		if json.Unmarshal(body, &list) != nil {
 			return
 		}
 		for _, raw := range list {
@@ -207,18 +205,4 @@ func engine(add func(kind, what, text string)) {
 			}
 		}
 	}
-}
-
-// readAll turns res into one whose body is in memory.
-func readAll(res *http.Response) (*http.Response, error) {
-	body, err := io.ReadAll(res.Body)
-	_ = res.Body.Close()
-	if err != nil {
-		return nil, err
-	}
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the engine answers %s", res.Status)
-	}
-	res.Body = io.NopCloser(bytes.NewReader(body))
-	return res, nil
 }

@@ -11,6 +11,7 @@ package testenv
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -118,7 +119,7 @@ func DockerHost() string {
 
 // dockerGet asks the engine, without a client library so that the leak check
 // stays a small program.
-func dockerGet(ctx context.Context, path string) (*http.Response, error) {
+func dockerGet(ctx context.Context, path string) ([]byte, error) {
 	network, addr, ok := strings.Cut(DockerHost(), "://")
 	if !ok {
 		return nil, fmt.Errorf("%q is no engine address", DockerHost())
@@ -140,5 +141,13 @@ func dockerGet(ctx context.Context, path string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readAll(res)
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the engine answers %s", res.Status)
+	}
+	return body, nil
 }

@@ -12,14 +12,13 @@ import (
 )
 
 func (s *suite) commandTests() map[string]func(*testing.T) {
-	tests := map[string]func(*testing.T){
-		"MainExitCodes":     s.testMainExitCodes,
-		"MainStdinStayOpen": s.testMainStdinStaysOpen,
-		"MainEnvDir":        s.testMainEnvDir,
-		"Users":             s.testUsers,
+	return map[string]func(*testing.T){
+		"MainExitCodes":      s.testMainExitCodes,
+		"MainSignal":         s.testMainSignal,
+		"MainStdinStaysOpen": s.testMainStdinStaysOpen,
+		"MainEnvDir":         s.testMainEnvDir,
+		"Users":              s.testUsers,
 	}
-	tests["MainSignal"] = s.testMainSignal
-	return tests
 }
 
 func (s *suite) testMainExitCodes(t *testing.T) {
@@ -78,7 +77,10 @@ func (s *suite) testMainEnvDir(t *testing.T) {
 	})
 	eventually(t, "the main command has written its file", func() bool { return s.sh(t, m, "ls") == "done\nout" })
 	dir, rest, _ := strings.Cut(s.sh(t, m, "cat out"), "\n")
-	if dir != "/work/is/made" && !(s.info.SharesHost && strings.HasSuffix(dir, "/work/is/made")) {
+	if s.info.SharesHost {
+		dir = dir[max(0, strings.LastIndex(dir, "/work")):] // the machine's root is somewhere on the host
+	}
+	if dir != "/work/is/made" {
 		t.Errorf("the main command's directory is %q", dir)
 	}
 	if wanted := `one two|ü="$x"||unset`; rest != wanted {

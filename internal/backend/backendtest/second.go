@@ -20,8 +20,9 @@ const secondVar = "FSB_BACKENDTEST_SECOND"
 // image is of kind "busybox"; nil where Info.SharesHost is true.
 type Opener func(arg string) (backend.Backend, backend.Image, error)
 
-// Main runs the tests of m, a *testing.M or what wraps one, or, where the test binary has been started as a
-// second process by one of them, does what that test wants and exits.
+// Main runs the tests of m, a *testing.M or what wraps one. Where the test
+// binary has been started as a second process by one of them, it does what
+// that test wants instead. It does not return.
 func Main(m interface{ Run() int }, open Opener) {
 	raw := os.Getenv(secondVar)
 	if raw == "" {

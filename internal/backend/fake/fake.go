@@ -35,34 +35,38 @@ import (
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
 )
 
-// ErrCrash, returned by Config.Fault, makes the operation end at that point
-// with everything done so far left as it is, as if the daemon had died there.
+// ErrCrash is what Config.Fault returns to make the operation end at that
+// point with everything done so far left as it is, as if the daemon had died
+// there.
 var ErrCrash = errors.New("simulated crash")
 
 // Points at which Config.Fault is asked. Those without a colon come before any
 // effect.
 const (
-	OpProbe           = "probe"
-	OpCreate          = "create"
-	OpCreateDir       = "create:dir"     // the machine's directory exists, nothing runs
-	OpCreateStarted   = "create:started" // the main command runs, its pid is not written down
-	OpCreateDone      = "create:done"    // everything is done, the caller does not know
-	OpRestore         = "restore"        // then the points of create
-	OpAttach          = "attach"
-	OpList            = "list"
-	OpExec            = "exec"
-	OpPause           = "pause"
-	OpResume          = "resume"
-	OpSnapshot        = "snapshot"
-	OpSnapshotPaused  = "snapshot:paused"
-	OpStats           = "stats"
-	OpDestroy         = "destroy"
-	OpDestroyKilled   = "destroy:killed" // nothing runs, the directory is still there
-	handleVersion     = 1
-	stopDeadline      = 10 * time.Second
-	stateName         = "machine.json"
-	defaultDisplay    = "fake"
-	processGoneSignal = 137
+	OpProbe          = "probe"
+	OpCreate         = "create"
+	OpCreateDir      = "create:dir"     // the machine's directory exists, nothing runs
+	OpCreateStarted  = "create:started" // the main command runs, its pid is not written down
+	OpCreateDone     = "create:done"    // everything is done, the caller does not know
+	OpRestore        = "restore"        // then the points of create
+	OpAttach         = "attach"
+	OpList           = "list"
+	OpExec           = "exec"
+	OpPause          = "pause"
+	OpResume         = "resume"
+	OpSnapshot       = "snapshot"
+	OpSnapshotPaused = "snapshot:paused"
+	OpStats          = "stats"
+	OpDestroy        = "destroy"
+	OpDestroyKilled  = "destroy:killed" // nothing runs, the directory is still there
+)
+
+const (
+	defaultName   = "fake"
+	handleVersion = 1
+	stateName     = "machine.json"
+	stopDeadline  = 10 * time.Second // for processes to die or to stop once signalled
+	exitKilled    = 128 + 9
 )
 
 // Config sets up a Backend.
@@ -100,7 +104,7 @@ var (
 // New returns a Backend on cfg.Dir. It does no I/O.
 func New(cfg Config) *Backend {
 	if cfg.Name == "" {
-		cfg.Name = defaultDisplay
+		cfg.Name = defaultName
 	}
 	return &Backend{cfg: cfg, cpu: map[flash.ID]*atomic.Int64{}}
 }

@@ -85,7 +85,7 @@ func (m *Machine) Wait(ctx context.Context) (flash.Ending, error) {
 	case m.state.PID == 0:
 		return flash.Ending{Cause: flash.CauseStartFailed, ExitCode: -1, Message: "the machine was never wholly made"}, nil
 	case exists(m.goneFile()) || !exists(m.dir):
-		return flash.Ending{Cause: flash.CauseCancelled, ExitCode: processGoneSignal, Message: "the machine was destroyed"}, nil
+		return flash.Ending{Cause: flash.CauseCancelled, ExitCode: exitKilled, Message: "the machine was destroyed"}, nil
 	}
 	return flash.Ending{Cause: flash.CauseUnknown, ExitCode: -1, Message: "the supervising process was killed"}, nil
 }
