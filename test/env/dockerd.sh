@@ -70,8 +70,8 @@ own_cgroups() { find /sys/fs/cgroup -depth -type d \( -path "*$cgroup/*" -o -pat
 kill_containers() {
 	local g p
 	for g in $(own_cgroups); do
-		[ -e "$g/freezer.state" ] && echo THAWED 2>/dev/null >"$g/freezer.state" || true
-		for p in $(cat "$g/cgroup.procs" 2>/dev/null); do kill -9 "$p" 2>/dev/null || true; done
+		if [ -e "$g/freezer.state" ]; then echo THAWED 2>/dev/null >"$g/freezer.state" || true; fi
+		while read -r p; do kill -9 "$p" 2>/dev/null || true; done < <(cat "$g/cgroup.procs" 2>/dev/null)
 	done
 }
 
@@ -204,6 +204,7 @@ stop() {
 		[ -z "$p" ] || iptables -w -P FORWARD "$p"
 		cat "$shared/pristine/ip_forward" >/proc/sys/net/ipv4/ip_forward
 		rm -rf "$shared/pristine"
+		rmdir /run/docker/plugins /run/docker /run/containerd/s /run/containerd 2>/dev/null || true
 	fi
 	unlock
 	find "$dir" -mindepth 1 -maxdepth 1 ! -name d.log -exec rm -rf --one-file-system {} +

@@ -216,7 +216,9 @@ func (b *Backend) labels(id flash.ID) map[string]string {
 // of the engine's defaults decides.
 func (b *Backend) containerConfig(s *backend.Spec, ref, restored string) (*container.Config, *container.HostConfig) {
 	labels := b.labels(s.ID)
-	labels[labelRestored] = restored
+	if restored != "" {
+		labels[labelRestored] = restored
+	}
 	config := &container.Config{
 		Image: ref, Entrypoint: s.Args[:1:1], Cmd: s.Args[1:], Env: s.Env, WorkingDir: s.Dir, User: s.User,
 		Hostname: s.Hostname, Labels: labels, NetworkDisabled: true,

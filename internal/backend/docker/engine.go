@@ -114,6 +114,12 @@ func (e *engine) isLocal() bool {
 	return e.local
 }
 
+func (e *engine) isClosed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed
+}
+
 func (e *engine) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

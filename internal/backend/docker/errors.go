@@ -33,7 +33,7 @@ func nameTaken(err error) bool {
 	return isConflict(err) && strings.Contains(err.Error(), "already in use")
 }
 
-// isPausedText and isAlreadyText recognise a pause or unpause that had nothing to do.
+// alreadyPaused and notPaused recognise a pause or unpause that had nothing to do.
 func alreadyPaused(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "already paused")
 }
@@ -118,10 +118,15 @@ func createError(id flash.ID, err error) error {
 // a process could not be started.
 var execRefusal = regexp.MustCompile(`^(OCI runtime exec failed|unable to find user|unable to find group|exec failed|failed to create|Error response|cannot exec|error )`)
 
+// stopped is what runtimes say of a container whose end the engine has not seen yet.
+var stopped = regexp.MustCompile(`in state stopped|stopped container|container .*not running|container does not exist`)
+
 // execStartError translates such a line.
-func execStartError(program, user, dir, text string) error {
+func execStartError(id flash.ID, program, user, dir, text string) error {
 	text = strings.TrimSpace(text)
 	switch {
+	case stopped.MatchString(text):
+		return endedError(id)
 	case noUser.MatchString(text):
 		return flash.Errorf(flash.Invalid, "user: %q is not in the sandbox's /etc/passwd or /etc/group", user)
 	case badDir.MatchString(text):

@@ -18,7 +18,7 @@ func TestExecStartError(t *testing.T) {
 		`OCI runtime exec failed: exec failed: unable to start container process: exec prog: exec format error`:                                                      126,
 		`OCI runtime exec failed: exec failed: container_linux.go:380: starting container process caused: exec: "prog": executable file not found in $PATH: unknown`: 127,
 	} {
-		err := execStartError("prog", "", "", text+"\r\n")
+		err := execStartError("sb-1", "prog", "", "", text+"\r\n")
 		var se *backend.StartError
 		if !errors.As(err, &se) || se.ExitCode != code {
 			t.Errorf("%s: %v, want exit code %d", text, err, code)
@@ -31,12 +31,15 @@ func TestExecStartError(t *testing.T) {
 		"unable to find user bob: no matching entries in passwd file\r\n":                                                                                                "user: \"bob\" is not in the sandbox's /etc/passwd or /etc/group",
 		`OCI runtime exec failed: exec failed: unable to start container process: chdir to cwd ("/nodir") set in config.json failed: no such file or directory: unknown`: `working directory: "/nodir" is not a folder in the sandbox`,
 	} {
-		err := execStartError("prog", "bob", "/nodir", text)
+		err := execStartError("sb-1", "prog", "bob", "/nodir", text)
 		if !errors.Is(err, flash.Invalid) || flash.AsError(err).Message != word {
 			t.Errorf("%s: %v, want %s", text, err, word)
 		}
 	}
-	if err := execStartError("prog", "", "", "something new"); flash.AsError(err).Code != flash.Internal {
+	if err := execStartError("sb-1", "prog", "", "", `OCI runtime exec failed: cannot execute in container "0" in state stopped: unknown`); !errors.Is(err, flash.Conflict) {
+		t.Errorf("in a container that has ended: %v, want a conflict", err)
+	}
+	if err := execStartError("sb-1", "prog", "", "", "something new"); flash.AsError(err).Code != flash.Internal {
 		t.Errorf("an unknown text is %v, want an internal error", err)
 	}
 }

@@ -79,7 +79,8 @@ func (p *Process) launch(ctx context.Context, env []string) error {
 		return m.execError(ctx, err)
 	}
 	p.eid = made.ID
-	att, err := call(ctx, m.b.engine, opExec, func(ctx context.Context, c *client.Client) (client.ExecAttachResult, error) {
+	// Not cut short: the engine might start the process all the same.
+	att, err := call(context.WithoutCancel(ctx), m.b.engine, opExec, func(ctx context.Context, c *client.Client) (client.ExecAttachResult, error) {
 		return c.ExecAttach(ctx, p.eid, client.ExecAttachOptions{})
 	})
 	if err != nil {

@@ -29,15 +29,16 @@ func (p *Process) Kill(ctx context.Context) error {
 	if p.mark != "" || group == nil {
 		return p.killInside(ctx)
 	}
-	for pid == 0 {
-		// Output may come before the engine itself knows the process.
+	for tries := 0; pid == 0; tries++ {
+		// Output may come before the engine itself knows the process, and a
+		// process that is being started is not running yet.
 		info, err := p.inspect(ctx)
 		switch {
 		case isNotFound(err):
 			return nil
 		case err != nil:
 			return err
-		case !info.Running:
+		case !info.Running && (info.PID > 0 || info.ExitCode != 0 || tries == 500):
 			return nil
 		}
 		if pid = info.PID; pid > 0 {

@@ -162,11 +162,23 @@ func (m *Machine) processes(ctx context.Context) (int, *cgroup.Group) {
 
 // Status implements backend.Machine.
 func (m *Machine) Status(ctx context.Context) (backend.Status, error) {
-	c, err := m.inspect(ctx)
-	if err != nil {
-		return "", err
+	// The engine learns of an end a moment after the process has gone.
+	const lag, pause = 3 * time.Second, 10 * time.Millisecond
+	for end := time.Now().Add(lag); ; {
+		c, err := m.inspect(ctx)
+		if err != nil {
+			return "", err
+		}
+		st := status(c.State)
+		if st == backend.StatusEnded || !m.b.engine.isLocal() || c.State.Pid <= 0 || processLives(c.State.Pid) || time.Now().After(end) {
+			return st, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
 	}
-	return status(c.State), nil
 }
 
 func status(s *container.State) backend.Status {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend/backendtest"
@@ -20,38 +21,59 @@ import (
 // TestMain gives the tests an engine of their own where none is configured and
 // one can be started here.
 func TestMain(m *testing.M) {
-	stop := func() {}
-	if os.Getenv("FSB_DOCKER_HOST") == "" && os.Getenv("DOCKER_HOST") == "" {
-		dir, err := os.MkdirTemp("", "fsbd")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		host, err := dockerd("start", dir)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "no Docker engine could be started:", err) // Require tells the tests
-		} else {
-			_ = os.Setenv("DOCKER_HOST", host)
-		}
-		stop = func() {
-			if _, err := dockerd("stop", dir); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-			_ = os.RemoveAll(dir)
+	if os.Getenv("FSB_DOCKER_HOST") != "" || os.Getenv("DOCKER_HOST") != "" {
+		backendtest.Main(m, open)
+	}
+	backendtest.Main(ownEngine{m}, open)
+}
+
+// ownEngine runs tests with an engine that is started before and stopped after
+// them, and fails when it leaves anything on the host.
+type ownEngine struct{ m *testing.M }
+
+func (o ownEngine) Run() int {
+	dir, err := os.MkdirTemp("", "fsbd")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	before, rules := testenv.Take(testenv.Options{Marks: []string{dir}}), iptables()
+	host, err := dockerd("start", dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "no Docker engine could be started:", err)
+		return o.m.Run() // testenv.Require tells each test
+	}
+	if err := os.Setenv("DOCKER_HOST", host); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := o.m.Run()
+	if _, err := dockerd("stop", dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	leaked := before.Settle(5 * time.Second)
+	for rule := range iptables() {
+		if !rules[rule] && strings.Contains(rule, " fsb") {
+			leaked = append(leaked, rule)
 		}
 	}
-	backendtest.Main(runner{m, stop}, open)
+	if len(leaked) > 0 {
+		fmt.Fprintf(os.Stderr, "left behind by the Docker engine:\n%s\n", strings.Join(leaked, "\n"))
+		return 1
+	}
+	return code
 }
 
-// runner stops the engine after the tests.
-type runner struct {
-	m    *testing.M
-	stop func()
-}
-
-func (r runner) Run() int {
-	defer r.stop()
-	return r.m.Run()
+// iptables returns the firewall's rules.
+func iptables() map[string]bool {
+	rules := map[string]bool{}
+	out, _ := exec.Command("iptables-save").Output()
+	for line := range strings.Lines(string(out)) {
+		rules[line] = true
+	}
+	return rules
 }
 
 // dockerd runs the script that starts and stops engines.
@@ -120,5 +142,17 @@ func TestBackend(t *testing.T) {
 			return docker.New(docker.Config{Host: testenv.DockerHost(), Owner: owner, Logger: logger()})
 		},
 		Image: imgs.get, Arg: strings.Join([]string{owner, imgs.dir, testenv.DockerHost(), ""}, "|"), Marks: []string{owner},
+	})
+}
+
+func BenchmarkBackend(b *testing.B) {
+	testenv.Require(b, testenv.Root, testenv.Docker)
+	owner := fmt.Sprintf("bench-docker-%d", os.Getpid())
+	imgs := newImages(b)
+	backendtest.Bench(b, backendtest.Subject{
+		New: func(testing.TB) backend.Backend {
+			return docker.New(docker.Config{Host: testenv.DockerHost(), Owner: owner})
+		},
+		Image: imgs.get, Arg: owner, Marks: []string{owner},
 	})
 }

@@ -74,7 +74,7 @@ func (p *Process) run() {
 			}
 		}
 		info, err = p.inspect(ctx)
-		if err != nil && (ending || !isUnavailable(err)) {
+		if err != nil && (ending || !isUnavailable(err) || p.m.b.engine.isClosed()) {
 			break // with the stream gone there is nothing to hope for
 		}
 		if err == nil && info.PID > 0 {
@@ -147,8 +147,8 @@ func (p *Process) finish(ctx context.Context, st *stream, info client.ExecInspec
 		end = flash.Ending{Cause: flash.CauseSandboxGone, ExitCode: -1, Message: "the sandbox ended while the command ran"}
 	case err != nil:
 		end = flash.Ending{Cause: flash.CauseUnknown, ExitCode: -1, Message: "the Docker engine went away while the command ran"}
-	case info.PID == 0 && (info.ExitCode == 126 || info.ExitCode == 127):
-		refusal = execStartError(p.s.Args[0], p.s.User, p.s.Dir, string(st.held))
+	case len(st.held) > 0 && info.PID == 0 && (info.ExitCode == 126 || info.ExitCode == 127):
+		refusal = execStartError(p.m.id, p.s.Args[0], p.s.User, p.s.Dir, string(st.held))
 		st.held = nil
 	default:
 		end = processEnding(info.ExitCode)

@@ -66,7 +66,7 @@ func (m *Machine) Wait(ctx context.Context) (flash.Ending, error) {
 	case <-w.ended:
 		end := w.ending
 		m.mu.Lock()
-		if m.destroyed && end.Cause != flash.CauseExited {
+		if m.destroyed && (end.Cause == flash.CauseSignal || end.Cause == flash.CauseBackendLost || end.Cause == flash.CauseUnknown) {
 			end = flash.Ending{Cause: flash.CauseCancelled, ExitCode: 137, Message: "the sandbox was removed"}
 		}
 		m.ending = &end
