@@ -233,6 +233,18 @@ def test_grpc_quick_start(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsy
         assert "firecracker" in err.detail
 
 
+def test_context_manager_example(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Here(HTTPClient):
+        def __init__(self, host: str) -> None:
+            assert host == "localhost"
+            super().__init__(address=daemon.http)
+
+    monkeypatch.setattr(flash_sandbox, "HTTPClient", Here)
+    code = quick_start(4)
+    assert "with HTTPClient" in code
+    assert run(code, capsys) == {}
+
+
 def test_readme_examples_compile() -> None:
     text = README.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -156,6 +156,12 @@ class Subject:
             assert time.monotonic() < deadline, f"is {status!r} after {seconds} s, not {want!r}"
             time.sleep(0.05)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
         for sandbox in self.made:
             try:
@@ -182,25 +188,22 @@ def kind(request):
 @pytest.fixture(params=list(OPENERS))
 def subject(request):
     """A client at the plain address."""
-    subject = Subject(request.param)
-    yield subject
-    subject.close()
+    with Subject(request.param) as subject:
+        yield subject
 
 
 @pytest.fixture(params=["http", "async"] if "async" in OPENERS else ["http"])
 def http_subject(request):
     """A client that speaks HTTP."""
-    subject = Subject(request.param)
-    yield subject
-    subject.close()
+    with Subject(request.param) as subject:
+        yield subject
 
 
 @pytest.fixture(params=[(t, way) for t, (table, _) in OPENERS.items() for way in table], ids="-".join)
 def any_way(request):
     """A client at each address of each transport."""
-    subject = Subject(*request.param)
-    yield subject
-    subject.close()
+    with Subject(*request.param) as subject:
+        yield subject
 
 
 def get(path):

@@ -2,10 +2,13 @@
 
 import json
 import re
+import time
 
+import flash_sandbox
 import pytest
+import requests
 
-from conftest import IMAGE_BARE, sandbox_id
+from conftest import HTTP, IMAGE_BARE, Subject, sandbox_id
 
 
 def test_results(subject, kind):
@@ -39,7 +42,20 @@ def test_commands_see_one_another(subject, kind):
     assert s.exec(sandbox, "cat", "/root/file").stdout == "kept\n"
     assert s.sh(sandbox, "cd /tmp; export X=1").exit_code == 0
     assert s.sh(sandbox, 'pwd; echo "$X"').stdout == "/\n\n"  # but no shell lives on
-    assert int(s.sh(sandbox, "ps | grep -c '[t]ail -f'").stdout) == 1
+    assert "tail -f /dev/null" in s.exec(sandbox, "ps").stdout
+
+
+def test_caller_that_gives_up(kind):
+    with Subject("http") as s:
+        sandbox = s.start(kind)
+        with flash_sandbox.HTTPClient(address=HTTP["plain"], timeout=1) as impatient:
+            with pytest.raises(requests.Timeout):
+                impatient.exec_command(sandbox, ["sleep", "4321"])
+        deadline = time.monotonic() + 15
+        while "sleep 4321" in s.exec(sandbox, "ps").stdout:
+            assert time.monotonic() < deadline, "the command goes on, though nobody waits for it"
+            time.sleep(0.1)
+        assert s.client.get_status(sandbox) == "running"
 
 
 def test_string_command_runs_in_a_shell(http_subject, kind):

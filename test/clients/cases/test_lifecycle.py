@@ -76,11 +76,8 @@ def test_stop_while_a_command_runs(subject, kind):
     outcome = []
 
     def run():
-        other = Subject(s.transport)
-        try:
+        with Subject(s.transport) as other:
             outcome.append(other.failure(lambda: other.exec(sandbox, "sleep", "300")))
-        finally:
-            other.close()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -95,10 +92,9 @@ def test_stop_while_a_command_runs(subject, kind):
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
 def test_threads_share_a_client(transport, kind):
-    s = Subject(transport)
     failed = []
 
-    def run(i):
+    def run(s, i):
         try:
             sandbox = s.start(kind)
             for n in range(3):
@@ -107,10 +103,10 @@ def test_threads_share_a_client(transport, kind):
         except BaseException as err:
             failed.append(err)
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    s.close()
+    with Subject(transport) as s:
+        threads = [threading.Thread(target=run, args=(s, i)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert not failed, failed
