@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -25,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 	"go.uber.org/goleak"
 )
 
@@ -340,6 +343,60 @@ func TestWriteArchive(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// TestZstdLayers checks that engines which don't know zstd get something else.
+func TestZstdLayers(t *testing.T) {
+	var plain bytes.Buffer
+	w := newTarWriter(&plain)
+	if err := w.WriteHeader(&tar.Header{Name: "z", Mode: 0o600, Size: 4, Typeflag: tar.TypeReg}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("zstd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = enc.Close() }()
+	sum := sha256.Sum256(plain.Bytes())
+	layer := zstdLayer{
+		Layer: static.NewLayer(enc.EncodeAll(plain.Bytes(), nil), types.OCILayerZStd), diffID: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])},
+	}
+	img, err := mutate.AppendLayers(testImage(t), layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := registry.Start(t)
+	reg.Add(t, "app:v1", img)
+	dir := t.TempDir()
+	s := testStore(t, Config{ImageDirs: []string{dir}})
+	l := acquire(t, s, reg.Addr()+"/app:v1")
+	defer l.Release()
+	wantFile(t, filepath.Join(rootfs(t, l), "z"), "zstd")
+	f, err := os.Create(filepath.Join(dir, "x.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.WriteArchive(context.Background(), f, "x:1"), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	back := acquire(t, s, "docker-archive:"+dir+"/x.tar")
+	defer back.Release()
+	if got := back.entry.parts.layers[0].digest.Hex; got != hex.EncodeToString(sum[:]) {
+		t.Errorf("the layer in the archive is %s, want the plain tar", got)
+	}
+}
+
+type zstdLayer struct {
+	v1.Layer
+	diffID v1.Hash
+}
+
+func (l zstdLayer) DiffID() (v1.Hash, error) { return l.diffID, nil }
 
 func TestSurvivesRestart(t *testing.T) {
 	reg := registry.Start(t)

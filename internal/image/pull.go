@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -230,6 +231,12 @@ func checkConfig(cfg *v1.ConfigFile, layers int) error {
 		return broken("its root file system is of the unknown kind %q", cfg.RootFS.Type)
 	case len(cfg.RootFS.DiffIDs) != layers:
 		return broken("its config lists %d layers, its manifest %d", len(cfg.RootFS.DiffIDs), layers)
+	}
+	c := cfg.Config
+	for _, s := range slices.Concat(c.Env, c.Entrypoint, c.Cmd, []string{c.WorkingDir, c.User}) {
+		if strings.IndexByte(s, 0) >= 0 {
+			return broken("its config holds a NUL byte")
+		}
 	}
 	return nil
 }

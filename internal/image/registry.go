@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -85,9 +86,9 @@ func (s *Store) registrySource(ref name.Reference) (*registrySource, error) {
 	return src, nil
 }
 
-func (s *Store) addEndpoint(src *registrySource, host string, repo name.Repository, http bool) error {
+func (s *Store) addEndpoint(src *registrySource, host string, repo name.Repository, plain bool) error {
 	puller, err := remote.NewPuller(
-		remote.WithTransport(&policy{next: s.transport, store: s, host: host, http: http}),
+		remote.WithTransport(&policy{next: s.transport, store: s, host: host, plain: plain}),
 		remote.WithAuthFromKeychain(s.cfg.Keychain),
 		remote.WithUserAgent("flash-sandbox"),
 		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Jitter: 0.1, Steps: 3}),
@@ -106,11 +107,11 @@ type policy struct {
 	next  http.RoundTripper
 	store *Store
 	host  string
-	http  bool
+	plain bool
 }
 
 func (p *policy) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && (r.URL.Host != p.host || !p.http) && !p.store.insecure[r.URL.Host] {
+	if r.URL.Scheme != "https" && (r.URL.Host != p.host || !p.plain) && !p.store.insecure[r.URL.Host] {
 		return nil, fmt.Errorf("%w: %s", errPlainHTTP, r.URL.Host)
 	}
 	return p.next.RoundTrip(r)
@@ -145,7 +146,7 @@ func (r *registrySource) each(ctx context.Context, ask func(*endpoint) error) er
 }
 
 func timeoutOr(ctx context.Context, host string) error {
-	if context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the context's own error
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return flash.Errorf(flash.Unavailable, "image: registry %s did not answer in time", host).WithCause(context.DeadlineExceeded)
 	}
 	return ctx.Err()

@@ -114,6 +114,13 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	reg.Add(t, "foreign:v1", foreign)
+	nul := configOf(t, foreign)
+	nul.Architecture, nul.Config.Cmd = "", []string{"a\x00b"}
+	withNUL, err := mutate.ConfigFile(foreign, nul)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg.Add(t, "nul:v1", withNUL)
 	closed := closedAddr(t)
 	useDockerConfig(t, "")
 	s := testStore(t, Config{})
@@ -132,6 +139,7 @@ func TestErrors(t *testing.T) {
 		{reg.Addr() + "/none", flash.Invalid, reasonNotFound, "not found"},
 		{reg.Addr() + "/app@sha256:" + strings.Repeat("0", 64), flash.Invalid, reasonNotFound, "not found"},
 		{reg.Addr() + "/foreign:v1", flash.Invalid, "", "mips"},
+		{reg.Addr() + "/nul:v1", flash.Invalid, "", "NUL byte"},
 		{locked.Addr() + "/app:v1", flash.Denied, "", "access denied"},
 		{brokenAuth.Addr() + "/app:v1", flash.Unavailable, "", brokenAuth.Addr() + ": answered with status 500"},
 		{ill.Addr() + "/app", flash.Unavailable, "", "status 418"},

@@ -94,6 +94,16 @@ closure() {
 work=$(mktemp -d "$cache/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
+# stale is for packages that can't be downloaded: the mirror may have newer ones
+# by now, so the lists are fetched anew, once.
+stale() {
+	cat "$work/apt.log" >&2
+	[ -z "${FSB_IMAGES_UPDATED:-}" ] || exit 1
+	apt-get -qq update >&2 || exit 1
+	rm -rf "$work"
+	FSB_IMAGES_UPDATED=1 exec "$0" "$kind" "$out"
+}
+
 skeleton() {
 	local r=$1
 	mkdir -p "$r"/{bin,sbin,usr/bin,usr/sbin,etc,tmp,root,home/user,proc,sys,dev,run,mnt,opt,srv,workspace,var/tmp,var/log}
@@ -151,7 +161,7 @@ layer() {
 		r=$work/root.$name
 		mkdir -p "$r"
 		# shellcheck disable=SC2046
-		apt --download-only install $(packages "$name") >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; exit 1; }
+		apt --download-only install $(packages "$name") >"$work/apt.log" 2>&1 || stale
 		[ "$name" != busybox ] || skeleton "$r"
 		while read -r deb _; do
 			dpkg-deb --fsys-tarfile "$cache/debs/$deb" | tar -x -C "$r" --no-same-owner -p

@@ -58,14 +58,14 @@ func (t *Tree) dir(name string) (parentDir, error) {
 	if err != nil {
 		return parentDir{}, pathError(name, err)
 	}
-	real, err := t.realPath(fd, name)
+	full, err := t.realPath(fd, name)
 	if err != nil {
 		_ = unix.Close(fd)
 		return parentDir{}, err
 	}
 	t.dropParent()
-	t.parent = parentDir{name: name, path: real, fd: fd}
-	for p := real; p != ""; p = parentOf(p) {
+	t.parent = parentDir{name: name, path: full, fd: fd}
+	for p := full; p != ""; p = parentOf(p) {
 		if !t.mark(p) {
 			break
 		}
@@ -125,12 +125,12 @@ func (t *Tree) makeDirs(name string) error {
 			if fd, err = t.openDir(next); err != nil {
 				return err
 			}
-			real, err := t.realPath(fd, next)
+			full, err := t.realPath(fd, next)
 			if err != nil {
 				_ = unix.Close(fd)
 				return err
 			}
-			if err := t.setMeta(real, dirMeta{mode: 0o755, mtime: time.Unix(0, 0)}); err != nil {
+			if err := t.setMeta(full, dirMeta{mode: 0o755, mtime: time.Unix(0, 0)}); err != nil {
 				_ = unix.Close(fd)
 				return err
 			}

@@ -2,6 +2,8 @@ package registry
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -73,5 +75,21 @@ func TestAuth(t *testing.T) {
 				t.Errorf("with wrong credentials: %v", err)
 			}
 		})
+	}
+}
+
+func TestImagesAreReproducible(t *testing.T) {
+	var first string
+	for range 2 {
+		t.Setenv("FSB_TEST_CACHE", t.TempDir())
+		index, err := os.ReadFile(filepath.Join(Layout(t, "alpine"), "index.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == "" {
+			first = string(index)
+		} else if string(index) != first {
+			t.Errorf("built twice, the image is\n%s\nand\n%s", first, index)
+		}
 	}
 }
