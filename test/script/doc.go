@@ -17,5 +17,6 @@
 //	set NAME [REGEXP]              set a variable to the last stdout, or to the first group in it
 //	poll PROGRAM [ARG...]          repeat until the exit code is 0, for at most 20 s
 //
-// [docker] and [gvisor] are conditions: what this host can do.
+// $HUB is the registry that stands in for Docker Hub, as host:port. Nothing
+// outside the host is asked. [docker] and [gvisor] are conditions: what this host can do.
 package script
