@@ -11,19 +11,20 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
-	"gvisor.dev/gvisor/runsc/version"
 )
 
 // Name is what Info calls this backend.
 const Name = "gvisor"
 
-// MinMemory is the least memory limit that a sandbox starts and answers with,
-// in bytes. The sentry and its gofer are in the limit.
-const MinMemory = 64 << 20
+// MinMemory is the least memory limit, in bytes, that a sandbox reliably starts
+// and runs a shell with. The sentry and its gofer, which are in the limit,
+// take most of that.
+const MinMemory = 32 << 20
 
 // DefaultDiskBytes is the default of Config.DiskBytes.
 const DefaultDiskBytes = 10 << 30
@@ -102,7 +103,7 @@ func (b *Backend) Info() backend.Info {
 	return backend.Info{
 		Name:      Name,
 		Isolation: "userspace-kernel",
-		Version:   version.Version(),
+		Version:   version(),
 		MinMemory: MinMemory,
 		Notes: []string{
 			"The only network interface inside is the loopback; the network counters count it.",
@@ -112,6 +113,19 @@ func (b *Backend) Info() backend.Info {
 		Facts:  map[string]string{"platform": platform},
 		Sample: (*machine)(nil),
 	}
+}
+
+// version is that of the gVisor module in this program. It also stands for the
+// format of saved states.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			if d.Path == "gvisor.dev/gvisor" {
+				return d.Version
+			}
+		}
+	}
+	return "unknown" // test binaries don't list what they are made of
 }
 
 // dir returns a machine's directory.
@@ -131,7 +145,7 @@ func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
 				return
 			}
 			id, err := flash.ParseID(e.Name())
-			if err != nil || !e.IsDir() {
+			if err != nil || !e.IsDir() || b.isYoungProbe(e) {
 				continue // not a machine's
 			}
 			if !yield(handle(id), nil) {

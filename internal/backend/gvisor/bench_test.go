@@ -160,3 +160,52 @@ func benchmarkCreate(b *testing.B, withExec bool) {
 		return took
 	})
 }
+
+// BenchmarkRestore compares with runsc's command line: restore -detach of the
+// same state.
+func BenchmarkRestore(b *testing.B) {
+	be := open(b)
+	m := create(b, be, nil)
+	state := b.TempDir()
+	v, err := m.Snapshot(b.Context(), state)
+	if err != nil {
+		b.Fatal(err)
+	}
+	bare := func() time.Duration {
+		r := newMachine(be, flash.NewSandboxID(), m.rec)
+		r.rec.Cgroup = be.cgroupOf(r.id)
+		if err := os.Mkdir(r.dir, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		if err := be.writeBundle(r, true); err != nil {
+			b.Fatal(err)
+		}
+		flags, err := be.runscFlags(r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		begin := time.Now()
+		c := exec.Command("/proc/self/exe", append(flags, "restore", "-detach", "--bundle", r.dir, "--image-path", state, containerID)...)
+		c.Args[0] = "runsc"
+		if err := c.Run(); err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(begin)
+		if err := r.remove(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		return took
+	}
+	compare(b, bare, func() time.Duration {
+		begin := time.Now()
+		r, err := be.Restore(b.Context(), spec(b), state, v)
+		if err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(begin)
+		if err := r.Destroy(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		return took
+	})
+}

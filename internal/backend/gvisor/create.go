@@ -17,6 +17,7 @@ import (
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/sentry/control"
+	"gvisor.dev/gvisor/pkg/sentry/state/checkpointfiles"
 	"gvisor.dev/gvisor/runsc/boot"
 )
 
@@ -24,8 +25,18 @@ import (
 // virtualisation.
 const platform = "systrap"
 
-// launchTimeout bounds a start, and a restore but for the reading of memory.
+// launchTimeout bounds a start. A restore has more, see restoreTimeout.
 const launchTimeout = 60 * time.Second
+
+// restoreTimeout bounds a restore: the memory is read from a disk that may be
+// as slow as 32 MiB a second.
+func restoreTimeout(dir string) time.Duration {
+	fi, err := os.Stat(filepath.Join(dir, checkpointfiles.PagesFileName))
+	if err != nil {
+		return launchTimeout
+	}
+	return launchTimeout + time.Duration(fi.Size()>>25)*time.Second
+}
 
 // Create makes a machine.
 func (b *Backend) Create(ctx context.Context, s backend.Spec) (backend.Machine, error) {
@@ -46,18 +57,11 @@ func (b *Backend) build(ctx context.Context, s backend.Spec, restore string, sav
 	if saved != nil {
 		rec.User, rec.OwnTmp = saved.User, saved.OwnTmp
 	}
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return nil, errClosed
+	done, err := b.begin()
+	if err != nil {
+		return nil, err
 	}
-	b.making++
-	b.mu.Unlock()
-	defer func() {
-		b.mu.Lock()
-		b.making--
-		b.mu.Unlock()
-	}()
+	defer done()
 	dir := b.dir(s.ID)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -171,7 +175,11 @@ func (b *Backend) launch(ctx context.Context, m *machine, restore string) (*laun
 	if err := b.writeBundle(m, restore != ""); err != nil {
 		return nil, err
 	}
-	l, reply, err := startLauncher(ctx, launchRequest{
+	timeout := launchTimeout
+	if restore != "" {
+		timeout = restoreTimeout(restore)
+	}
+	l, reply, err := startLauncher(ctx, timeout, launchRequest{
 		Flags: flags, Bundle: m.dir, Restore: restore, Stdin: filepath.Join(m.dir, stdinFile),
 	})
 	if err != nil {
@@ -323,6 +331,9 @@ func startError(text, arg0 string) error {
 		return &commandError{fmt.Sprintf("%s: not found in the image", arg0)}
 	case exitNotExecutable:
 		return &commandError{fmt.Sprintf("%s: %s", arg0, why)}
+	}
+	if strings.HasPrefix(text, "restoring container") {
+		return flash.Errorf(flash.Invalid, "snapshot: gVisor can't restore this state, it may be damaged").WithCause(errors.New(text))
 	}
 	return fmt.Errorf("start sandbox: %s", text)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // launcher is the process that has started a sandbox, see launcherMain.
@@ -25,7 +26,7 @@ type launcher struct {
 // startLauncher runs the program again as a launcher and returns when it has
 // started the sandbox or failed to. The launcher is the caller's to release
 // unless err is set.
-func startLauncher(ctx context.Context, req launchRequest) (*launcher, launchReply, error) {
+func startLauncher(ctx context.Context, timeout time.Duration, req launchRequest) (*launcher, launchReply, error) {
 	line, err := json.Marshal(req)
 	if err != nil {
 		return nil, launchReply{}, err
@@ -53,7 +54,7 @@ func startLauncher(ctx context.Context, req launchRequest) (*launcher, launchRep
 		kill()
 		return nil, launchReply{}, fmt.Errorf("start launcher: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, launchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, kill)
 	var r launchReply

@@ -23,7 +23,8 @@ type machine struct {
 	rec record
 
 	// act orders what changes the sandbox: the start of a process holds it
-	// shared; pause, resume, snapshot and destroy hold it alone.
+	// shared; pause, resume and snapshot hold it alone. Destroy waits for
+	// nobody.
 	act sync.RWMutex
 
 	ended    chan struct{} // closed when ending is set
@@ -184,6 +185,22 @@ func (m *machine) reap() {
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
 	}
+}
+
+// begin is called before a machine's cgroup is made, and the function it
+// returns afterwards, so that its parent is not removed meanwhile.
+func (b *Backend) begin() (done func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	b.making++
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.making--
+	}, nil
 }
 
 // removeParent removes the parent of all machines' cgroups if it has become

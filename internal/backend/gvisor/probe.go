@@ -2,12 +2,15 @@ package gvisor
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/cgroup"
@@ -56,10 +59,28 @@ func (b *Backend) Probe(ctx context.Context) error {
 	return nil
 }
 
+// probePrefix begins the id of a probe's sandbox.
+const probePrefix = "probe-"
+
+// isYoungProbe recognises the sandbox of a probe that is going on, perhaps in
+// another process. One left by a crash grows old.
+func (b *Backend) isYoungProbe(e fs.DirEntry) bool {
+	if !strings.HasPrefix(e.Name(), probePrefix) {
+		return false
+	}
+	fi, err := e.Info()
+	return err != nil || time.Since(fi.ModTime()) < 2*launchTimeout
+}
+
 // tryStart starts a sandbox whose program does not exist. That gVisor gets as
 // far as missing it proves all the rest.
 func (b *Backend) tryStart(ctx context.Context) error {
-	id := flash.NewSandboxID()
+	done, err := b.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	id := flash.ID(probePrefix + strings.ToLower(rand.Text()))
 	dir := b.dir(id)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -68,7 +89,7 @@ func (b *Backend) tryStart(ctx context.Context) error {
 		Version: recordVersion, Args: []string{"/none"}, Dir: "/", Hostname: "probe",
 		Rootfs: filepath.Join(dir, "empty"), Cgroup: b.cgroupOf(id), Boot: bootID(),
 	})
-	err := os.Mkdir(m.rec.Rootfs, 0o755)
+	err = os.Mkdir(m.rec.Rootfs, 0o755)
 	if err == nil {
 		var l *launcher
 		if l, err = b.launch(ctx, m, ""); err == nil {

@@ -16,7 +16,6 @@ import (
 	"gvisor.dev/gvisor/pkg/state/statefile"
 	"gvisor.dev/gvisor/pkg/urpc"
 	"gvisor.dev/gvisor/runsc/boot"
-	"gvisor.dev/gvisor/runsc/version"
 )
 
 // snapshotTimeout bounds the writing of a snapshot.
@@ -51,7 +50,7 @@ func (m *machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 	if err := m.checkpoint(ctx, dir); err != nil {
 		return backend.Saved{}, err
 	}
-	data, err := json.Marshal(savedData{Version: version.Version(), Machine: m.rec})
+	data, err := json.Marshal(savedData{Version: version(), Machine: m.rec})
 	if err != nil {
 		return backend.Saved{}, err
 	}
@@ -104,8 +103,8 @@ func (b *Backend) Restore(ctx context.Context, s backend.Spec, dir string, v bac
 	if err := json.Unmarshal(v.Data, &d); err != nil {
 		return nil, flash.Errorf(flash.Invalid, "snapshot: its description can't be read").WithCause(err)
 	}
-	if d.Version != version.Version() {
-		return nil, flash.Errorf(flash.Conflict, "snapshot: it was made by gVisor %s, which this gVisor (%s) can't restore", d.Version, version.Version())
+	if d.Version != version() {
+		return nil, flash.Errorf(flash.Conflict, "snapshot: it was made by gVisor %s, which this gVisor (%s) can't restore", d.Version, version())
 	}
 	for _, name := range []string{v.StateFile, v.MemFile} {
 		if fi, err := os.Stat(filepath.Join(dir, filepath.Base(name))); err != nil || fi.Size() == 0 {

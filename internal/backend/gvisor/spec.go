@@ -77,9 +77,11 @@ func ociSpec(r *record, dir string) *specs.Spec {
 }
 
 // hostPids is the limit on host processes and threads for a sandbox that may
-// have pids of its own. The sentry holds the sandbox to its limit; this one
-// only keeps the sentry itself in bounds, which has its own threads and a host
-// process or thread for each one inside.
+// have pids of its own. The sentry holds the sandbox to its limit, gently: a
+// fork fails. This one keeps the sentry itself in bounds, which has threads of
+// its own and a host process or thread for each one inside; a sandbox that
+// reaches it may die of it. It also holds where root inside has gone to the
+// lengths of a user namespace to lift the other.
 func hostPids(pids int64) int64 {
 	if pids <= 0 {
 		return 0
