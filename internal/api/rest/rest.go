@@ -131,7 +131,7 @@ var laterPaths = []string{
 
 // later501 answers for them: 404 would tell clients that the sandbox is gone.
 func later501(_ http.ResponseWriter, r *http.Request) error {
-	return flash.Errorf(flash.Unsupported, "%s %s is not supported by this version", clip(r.Method), r.Pattern)
+	return flash.Errorf(flash.Unsupported, "%s %s is not supported by this version", method(r), r.Pattern)
 }
 
 // adapt makes an http.Handler of a route: its error becomes a problem document.
@@ -147,8 +147,11 @@ func adapt(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 }
 
 func noRoute(_ http.ResponseWriter, r *http.Request) error {
-	return &flash.Error{Code: flash.NotFound, Reason: api.ReasonRouteNotFound, Message: "there is no route " + r.Method + " " + clip(r.URL.Path)}
+	return &flash.Error{Code: flash.NotFound, Reason: api.ReasonRouteNotFound, Message: "there is no route " + method(r) + " " + clip(r.URL.Path)}
 }
+
+// method returns the request's method, a token of ASCII, short enough for a sentence.
+func method(r *http.Request) string { return r.Method[:min(len(r.Method), 20)] }
 
 func wrongMethod(methods []string) func(http.ResponseWriter, *http.Request) error {
 	methods = slices.Clone(methods)
@@ -159,7 +162,7 @@ func wrongMethod(methods []string) func(http.ResponseWriter, *http.Request) erro
 	allow := strings.Join(methods, ", ")
 	return func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", allow)
-		return &flash.Error{Code: flash.Invalid, Reason: api.ReasonMethod, Message: "method " + clip(r.Method) + " is not allowed here, only " + allow}
+		return &flash.Error{Code: flash.Invalid, Reason: api.ReasonMethod, Message: method(r) + " is not allowed here, only " + allow}
 	}
 }
 
@@ -169,7 +172,7 @@ func tidy(mux http.Handler) http.Handler {
 	untidy := adapt(func(_ http.ResponseWriter, r *http.Request) error {
 		return &flash.Error{
 			Code: flash.NotFound, Reason: api.ReasonRouteNotFound,
-			Message: "there is no route " + r.Method + " " + clip(r.URL.Path) + ": the path has an empty element, or one that is \".\" or \"..\"",
+			Message: "there is no route " + method(r) + " " + clip(r.URL.Path) + ": the path has an empty element, or one that is \".\" or \"..\"",
 		}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

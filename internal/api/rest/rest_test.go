@@ -1,6 +1,7 @@
 package rest_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -500,5 +502,30 @@ func TestOpenAPI(t *testing.T) {
 				t.Errorf("%s %s is described and does not exist", method, path)
 			}
 		}
+	}
+}
+
+// sink is an answer that nobody keeps.
+type sink struct{ header http.Header }
+
+func (s sink) Header() http.Header         { return s.header }
+func (s sink) Write(p []byte) (int, error) { return len(p), nil }
+func (s sink) WriteHeader(int)             {}
+
+// Output goes out as it is, never as a second copy.
+func TestExecMemory(t *testing.T) {
+	const size = 6 << 20
+	svc := &service{result: flash.ExecResult{Stdout: bytes.Repeat([]byte("line\n\xff"), size/6), Stderr: make([]byte, size)}}
+	h := rest.New(svc, rest.Options{})
+	call := func() {
+		h.ServeHTTP(sink{http.Header{}}, httptest.NewRequestWithContext(t.Context(), "POST", "/sandboxes/sb-1/exec", strings.NewReader(`{"command":["a"]}`)))
+	}
+	call()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	call()
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20 { // of some 70 MB of JSON
+		t.Errorf("%d bytes were allocated for an answer of %d", got, 2*size)
 	}
 }

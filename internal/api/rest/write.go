@@ -3,6 +3,7 @@ package rest
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -94,52 +95,48 @@ func writeExec(w http.ResponseWriter, res *flash.ExecResult, python bool) error 
 	return nil
 }
 
-const hex = "0123456789abcdef"
+// escape is how a byte of ASCII is written in a JSON string, "" for as it is.
+// They are strings made once: output may hold millions of them.
+var escape = func() (e [utf8.RuneSelf]string) {
+	for c := range 0x20 {
+		e[c] = fmt.Sprintf(`\u%04x`, c)
+	}
+	e['\n'], e['\r'], e['\t'], e['"'], e['\\'] = `\n`, `\r`, `\t`, `\"`, `\\`
+	return e
+}()
 
 // writeText writes the inside of a JSON string. Each byte that is no UTF-8
 // becomes U+FFFD. The Unicode line ends are escaped, since clients split
 // streams at them.
 func writeText(b *bufio.Writer, s []byte) {
-	start := 0
-	flush := func(i int) { _, _ = b.Write(s[start:i]) }
+	start := 0 // of what is yet to be written as it is
+	instead := func(from, to int, text string) {
+		_, _ = b.Write(s[start:from])
+		_, _ = b.WriteString(text)
+		start = to
+	}
 	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
-			if c >= 0x20 && c != '"' && c != '\\' {
-				i++
-				continue
-			}
-			flush(i)
-			switch c {
-			case '"', '\\':
-				_, _ = b.Write([]byte{'\\', c})
-			case '\n':
-				_, _ = b.WriteString(`\n`)
-			case '\r':
-				_, _ = b.WriteString(`\r`)
-			case '\t':
-				_, _ = b.WriteString(`\t`)
-			default:
-				_, _ = b.Write([]byte{'\\', 'u', '0', '0', hex[c>>4], hex[c&15]})
+		if c := s[i]; c < utf8.RuneSelf {
+			if e := escape[c]; e != "" {
+				instead(i, i+1, e)
 			}
 			i++
-			start = i
 			continue
 		}
 		r, n := utf8.DecodeRune(s[i:])
 		switch {
 		case r == utf8.RuneError && n == 1:
-			flush(i)
-			_, _ = b.WriteString("\uFFFD")
-			start = i + n
-		case r == 0x85 || r == 0x2028 || r == 0x2029:
-			flush(i)
-			_, _ = b.Write([]byte{'\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15]})
-			start = i + n
+			instead(i, i+n, "\uFFFD")
+		case r == 0x85:
+			instead(i, i+n, `\u0085`)
+		case r == 0x2028:
+			instead(i, i+n, `\u2028`)
+		case r == 0x2029:
+			instead(i, i+n, `\u2029`)
 		}
 		i += n
 	}
-	flush(len(s))
+	_, _ = b.Write(s[start:])
 }
 
 // clip shortens what a request said so that it fits a sentence.
