@@ -94,7 +94,7 @@ func (b *bench) open(ctx context.Context, names []string) error {
 		return errors.New("no peer can run here")
 	}
 	if slices.Contains(b.run.Peers, peers.OursGVisor) || slices.Contains(b.run.Peers, peers.OursDocker) {
-		if b.daemon, err = b.lab.Daemon(ctx, false); err != nil {
+		if b.daemon, err = b.lab.Daemon(ctx); err != nil {
 			return err
 		}
 		b.run.Rest = &b.daemon.AtRest

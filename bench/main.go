@@ -26,6 +26,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -56,16 +58,30 @@ func main() {
 // static makes this process one of the same program without shared libraries.
 // It returns if there is nothing to do, or no way to do it.
 func static() error {
-	if !peers.Dynamic || os.Getenv("CGO_ENABLED") == "0" {
+	if dir := os.Getenv(builtIn); dir != "" {
+		_ = os.RemoveAll(dir) // a running program needs no name
+		return os.Unsetenv(builtIn)
+	}
+	if !peers.Dynamic {
 		return nil
 	}
-	tool, err := exec.LookPath("go")
+	dir, err := os.MkdirTemp("", "fsb-bench-build-")
 	if err != nil {
 		return err
 	}
-	args := append([]string{tool, "run", "github.com/flash-sandbox/flash-sandbox/bench"}, os.Args[1:]...)
-	return syscall.Exec(tool, args, append(os.Environ(), "CGO_ENABLED=0"))
+	program := filepath.Join(dir, "bench")
+	build := exec.Command("go", "build", "-o", program, "github.com/flash-sandbox/flash-sandbox/bench")
+	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
+	err = build.Run()
+	if err == nil {
+		err = syscall.Exec(program, os.Args, append(os.Environ(), builtIn+"="+dir))
+	}
+	return errors.Join(err, os.RemoveAll(dir))
 }
+
+// builtIn is the environment variable that names the directory of a program
+// which static has built.
+const builtIn = "FSB_BENCH_BUILT_IN"
 
 // options are the flags.
 type options struct {
@@ -125,7 +141,9 @@ func run() (err error) {
 	// A reader of our output that has left must not end us before that either.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	l, err := lab.New(lab.Options{Addr: o.addr, Program: o.program, Log: os.Stderr})
+	l, err := lab.New(lab.Options{
+		Addr: o.addr, Program: o.program, Docker: slices.Contains(o.peers, peers.OursDocker), Log: os.Stderr,
+	})
 	if err != nil {
 		return err
 	}

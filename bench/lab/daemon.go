@@ -25,6 +25,10 @@ type Daemon struct {
 	AtRest Gauges // before its first request for a sandbox
 
 	images string
+	env    []string
+	ended  <-chan struct{} // nil if it is not ours
+
+	revived bool // it died and was started again, to clean up
 }
 
 // Image returns the reference of an image.
@@ -42,18 +46,10 @@ func (l *Lab) Program() (string, error) {
 	return filepath.Abs(path)
 }
 
-// Daemon starts fsbd, with a Docker engine if one can be had, or finds the one
-// that runs already. needDocker says that without an engine there is no point.
-func (l *Lab) Daemon(ctx context.Context, needDocker bool) (*Daemon, error) {
-	if needDocker && l.o.Addr == "" {
-		if _, err := l.Docker(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if l.daemon == nil && l.dead == nil {
-		l.daemon, l.dead = l.startDaemon(ctx)
-	}
-	return l.daemon, l.dead
+// Daemon starts fsbd, with a Docker engine if that is wanted and can be had, or
+// finds the one that runs already.
+func (l *Lab) Daemon(ctx context.Context) (*Daemon, error) {
+	return l.daemon.get(func() (*Daemon, error) { return l.startDaemon(ctx) })
 }
 
 func (l *Lab) startDaemon(ctx context.Context) (*Daemon, error) {
@@ -63,35 +59,49 @@ func (l *Lab) startDaemon(ctx context.Context) (*Daemon, error) {
 	}
 	d := &Daemon{images: reg.Addr() + "/bench/"}
 	addr := l.o.Addr
-	var ended <-chan struct{}
-	logFile := filepath.Join(l.dir, "fsbd.log")
 	if addr == "" {
 		ports, err := freePorts(2)
 		if err != nil {
 			return nil, err
 		}
 		addr = ports[0]
-		env := append(os.Environ(), "FSB_HTTP_ADDR="+ports[0], "FSB_GRPC_ADDR="+ports[1], "FSB_DATA_DIR="+filepath.Join(l.dir, "data"),
-			"FSB_DOCKER_HOST=off", "FSB_LOG_LEVEL=info")
-		if l.docker.done && l.docker.err == nil {
-			env = append(env, "FSB_DOCKER_HOST="+l.docker.value.Host)
+		docker := "off"
+		if l.o.Docker {
+			if engine, err := l.Docker(ctx); err == nil {
+				docker = engine.Host
+			} else {
+				l.Logf("fsbd gets no Docker engine: %v", err)
+			}
 		}
-		if d.PID, ended, err = l.spawn(logFile, env); err != nil {
-			return nil, err
-		}
+		d.env = append(os.Environ(), "FSB_HTTP_ADDR="+ports[0], "FSB_GRPC_ADDR="+ports[1],
+			"FSB_DATA_DIR="+filepath.Join(l.dir, "data"), "FSB_DOCKER_HOST="+docker)
 	}
 	if d.Client, err = client.New(addr, client.Options{}); err != nil {
 		return nil, err
 	}
 	d.URL = d.Client.Address()[:len(d.Client.Address())-1]
-	l.onClose("sandboxes of fsbd", d.empty)
-	if err := d.ready(ctx, ended); err != nil {
-		text, _ := os.ReadFile(logFile)
-		return nil, fmt.Errorf("%w\n%s", err, tail(string(text)))
+	if err := l.serve(ctx, d); err != nil {
+		return nil, err
 	}
 	time.Sleep(time.Second) // what starting up has to do is not rest
 	d.AtRest = d.Gauges(ctx)
 	return d, nil
+}
+
+// serve starts fsbd, unless one runs already, and waits until it serves.
+func (l *Lab) serve(ctx context.Context, d *Daemon) (err error) {
+	logFile := filepath.Join(l.dir, "fsbd.log")
+	if l.o.Addr == "" {
+		if d.PID, d.ended, err = l.spawn(logFile, d.env); err != nil {
+			return err
+		}
+	}
+	l.onClose("sandboxes of fsbd", func(ctx context.Context) error { return l.empty(ctx, d) })
+	if err := d.ready(ctx); err != nil {
+		text, _ := os.ReadFile(logFile)
+		return fmt.Errorf("%w\n%s", err, tail(string(text)))
+	}
+	return nil
 }
 
 // spawn starts fsbd and returns its process, and what closes when that ends.
@@ -101,7 +111,7 @@ func (l *Lab) spawn(logFile string, env []string) (pid int, ended <-chan struct{
 		return 0, nil, err
 	}
 	l.Logf("starting %s", program)
-	log, err := os.Create(logFile)
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -150,7 +160,7 @@ func freePorts(n int) ([]string, error) {
 }
 
 // ready waits until the daemon serves.
-func (d *Daemon) ready(ctx context.Context, ended <-chan struct{}) error {
+func (d *Daemon) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	for {
@@ -172,7 +182,7 @@ func (d *Daemon) ready(ctx context.Context, ended <-chan struct{}) error {
 			err = u.Err
 		}
 		select {
-		case <-ended:
+		case <-d.ended:
 			return errors.New("fsbd has ended at once")
 		case <-ctx.Done():
 			return fmt.Errorf("fsbd does not get ready: %w", err)
@@ -181,11 +191,21 @@ func (d *Daemon) ready(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
-// empty deletes the sandboxes that are left, of a daemon of our own all.
-func (d *Daemon) empty(ctx context.Context) error {
+// empty deletes the sandboxes that are left, of a daemon of our own all. One
+// that has died is started once more, as it alone knows all that they consist of.
+func (l *Lab) empty(ctx context.Context, d *Daemon) error {
 	defer d.Client.Close()
 	if d.PID == 0 {
 		return nil // others may use it; ours are deleted one by one
+	}
+	select {
+	case <-d.ended:
+		if d.revived {
+			return errors.New("fsbd has died again")
+		}
+		d.revived = true
+		return l.serve(ctx, d) // which adds this step again
+	default:
 	}
 	list, err := d.Client.List(ctx)
 	if err != nil {

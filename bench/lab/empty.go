@@ -40,15 +40,11 @@ func ServeEmpty() error {
 
 // Empty starts a server with an empty handler and returns its URL.
 func (l *Lab) Empty(ctx context.Context) (string, error) {
-	return l.empty.get(func() (string, error) { return l.startEmpty(ctx) })
+	return l.idle.get(func() (string, error) { return l.startEmpty(ctx) })
 }
 
 func (l *Lab) startEmpty(context.Context) (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command(self, EmptyCommand)
+	cmd := exec.Command("/proc/self/exe", EmptyCommand) // by this name also when it has no other
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

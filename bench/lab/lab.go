@@ -49,6 +49,8 @@ type Options struct {
 	Addr string
 	// Program is the fsbd to start; "": bin/fsbd of the repository.
 	Program string
+	// Docker says that a daemon that is started is to have a Docker engine.
+	Docker bool
 	// Log takes a line now and then on what is being done.
 	Log io.Writer
 }
@@ -63,9 +65,8 @@ type Lab struct {
 	layouts map[Kind]string
 	reg     *registry.Server
 	docker  once[*Engine]
-	daemon  *Daemon
-	dead    error // why there is no daemon
-	empty   once[string]
+	daemon  once[*Daemon]
+	idle    once[string] // the server with an empty handler
 }
 
 // step is one part of taking everything down.
@@ -146,14 +147,15 @@ const stepTimeout = 90 * time.Second
 // the error.
 func (l *Lab) Close() error {
 	var errs []error
-	for _, s := range slices.Backward(l.undo) {
+	for len(l.undo) > 0 { // steps may add steps
+		s := l.undo[len(l.undo)-1]
+		l.undo = l.undo[:len(l.undo)-1]
 		ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 		if err := s.f(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
 		}
 		cancel()
 	}
-	l.undo = nil
 	errs = append(errs, l.killLeft(), unmountBelow(l.dir), os.RemoveAll(l.dir))
 	return errors.Join(errs...)
 }
@@ -214,7 +216,7 @@ func unmountBelow(dir string) error {
 // apart from the terminal's signals, which only we take.
 func (l *Lab) run(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = l.repo
+	cmd.Dir, cmd.Env = l.repo, append(os.Environ(), "TMPDIR="+l.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// Left alone for a while so that it can take back what it has half done.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -17,8 +17,13 @@ type ours struct {
 }
 
 func (p *ours) Open(ctx context.Context) (err error) {
-	if p.daemon, err = p.lab.Daemon(ctx, p.backend == "docker"); err != nil {
+	if p.daemon, err = p.lab.Daemon(ctx); err != nil {
 		return err
+	}
+	if p.backend == "docker" && p.daemon.PID != 0 {
+		if _, err := p.lab.Docker(ctx); err != nil { // the reason, better than the daemon knows it
+			return err
+		}
 	}
 	list, err := p.daemon.Client.Backends(ctx)
 	if err != nil {
