@@ -51,9 +51,11 @@ func ExchangeOf(ctx context.Context) *Exchange {
 // RequestID returns sent if it is fit for logs and headers (1 to 128 of
 // [A-Za-z0-9._:/+=-]), and a fresh one otherwise.
 func RequestID(sent string) string {
-	if sent == "" || len(sent) > 128 || strings.ContainsFunc(sent, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._:/+=-", r))
-	}) {
+	fit := sent != "" && len(sent) <= 128
+	for _, r := range sent {
+		fit = fit && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._:/+=-", r))
+	}
+	if !fit {
 		return "req-" + strings.ToLower(rand.Text())
 	}
 	return sent

@@ -190,7 +190,7 @@ func testUnknownID(t *testing.T, h *house) {
 			"snapshot": func() error { _, err := h.Sandboxes.Snapshot(t.Context(), id); return err },
 			"resume":   func() error { return h.Sandboxes.Resume(t.Context(), id) },
 		} {
-			e := wantError(t, call(), flash.NotFound)
+			e := checked(t, call(), flash.NotFound)
 			if e.Reason != "sandbox_not_found" || e.Origin != flash.OriginWorker {
 				t.Errorf("%s of %q: reason %q, origin %q; published clients need sandbox_not_found and worker", name, id, e.Reason, e.Origin)
 			}

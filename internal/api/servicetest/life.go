@@ -49,7 +49,7 @@ func testDeleteKeep(t *testing.T, h *house) {
 	}
 	h.state(t, sb.ID, flash.Paused)
 	_, err := h.Sandboxes.Exec(t.Context(), sb.ID, flash.ExecOptions{Command: []string{"true"}})
-	if e := wantError(t, err, flash.Conflict, "paused", "resume"); e.Remediation == "" {
+	if e := checked(t, err, flash.Conflict, "paused", "resume"); e.Remediation == "" {
 		t.Errorf("no remediation: %q", e.Message)
 	}
 	if err := h.Sandboxes.Delete(t.Context(), sb.ID, flash.DeleteOptions{Keep: true}); err != nil {
@@ -250,7 +250,7 @@ func testSnapshots(t *testing.T, h *house) {
 		t.Error("a deleted snapshot is listed")
 	}
 	for _, id := range []flash.ID{sn.ID, "..", "a/b"} {
-		if e := wantError(t, svc.DeleteSnapshot(t.Context(), id), flash.NotFound); e.Reason == "sandbox_not_found" {
+		if e := checked(t, svc.DeleteSnapshot(t.Context(), id), flash.NotFound); e.Reason == "sandbox_not_found" {
 			t.Error("a missing snapshot is called a missing sandbox")
 		}
 	}
