@@ -138,13 +138,16 @@ func (p *process) judge(state *os.ProcessState, err error) flash.Ending {
 		return flash.Ending{Cause: flash.CauseUnknown, ExitCode: -1, Message: "its end could not be observed"}
 	}
 	ws, _ := state.Sys().(syscall.WaitStatus) // always that on Linux
-	if !ws.Signaled() {
-		return flash.Ending{Cause: flash.CauseExited, ExitCode: ws.ExitStatus()}
+	e := flash.Ending{Cause: flash.CauseExited, ExitCode: ws.ExitStatus()}
+	if ws.Signaled() {
+		e = flash.Ending{Cause: flash.CauseSignal, ExitCode: 128 + int(ws.Signal()), Message: "killed by signal " + ws.Signal().String()}
 	}
-	e := flash.Ending{Cause: flash.CauseSignal, ExitCode: 128 + int(ws.Signal()), Message: "killed by signal " + ws.Signal().String()}
+	// A shell whose child is killed a moment before itself exits by itself,
+	// with the code that stands for the signal.
 	switch {
+	case e.ExitCode <= 128:
 	case p.killed.Load():
-		e.Cause = flash.CauseCancelled
+		e.Cause, e.Message = flash.CauseCancelled, "killed on request"
 	case p.m.ended():
 		e.Cause, e.Message = flash.CauseSandboxGone, "the sandbox ended under it"
 	}
