@@ -14,6 +14,7 @@ import (
 	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/testenv"
 	"github.com/flash-sandbox/flash-sandbox/internal/testenv/registry"
 	"golang.org/x/sys/unix"
 )
@@ -176,9 +177,7 @@ func TestDamagedCacheHeals(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this test mounts a small file system, which takes root")
-	}
+	testenv.Require(t, testenv.Root)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/testenv"
 	"github.com/flash-sandbox/flash-sandbox/internal/testenv/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -154,9 +155,7 @@ func TestFileTransportErrors(t *testing.T) {
 
 // TestRealImages unpacks and enters the images that the other tests run.
 func TestRealImages(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this test enters the images with chroot, which takes root")
-	}
+	testenv.Require(t, testenv.Root)
 	reg := registry.Start(t)
 	for repo, kind := range map[string]string{"alpine": "alpine-python", "python": "python", "busybox": "busybox"} {
 		reg.AddLayout(t, "library/"+repo+":latest", registry.Layout(t, kind))

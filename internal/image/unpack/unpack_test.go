@@ -19,6 +19,7 @@ import (
 	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
+	"github.com/flash-sandbox/flash-sandbox/internal/testenv"
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -360,9 +361,7 @@ func TestSparseFileTakesNoDisk(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("owners can be tested by root only")
-	}
+	testenv.Require(t, testenv.Root)
 	dir := t.TempDir()
 	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	_, err := unpackAll(dir, Options{}, makeTar(layer(
