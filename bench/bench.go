@@ -48,6 +48,14 @@ const opTimeout = 60 * time.Second
 
 // open opens the peers, and skips those that can't be.
 func (b *bench) open(ctx context.Context, names []string) error {
+	chosen := map[string]peers.Peer{}
+	for _, name := range names {
+		p, err := peers.New(name, b.lab)
+		if err != nil {
+			return err
+		}
+		chosen[name] = p
+	}
 	bare, err := peers.New(peers.Bare, b.lab)
 	if err != nil {
 		return err
@@ -57,12 +65,6 @@ func (b *bench) open(ctx context.Context, names []string) error {
 	}
 	if b.spawn, err = bare.Create(ctx, lab.Python); err != nil {
 		return err
-	}
-	chosen := map[string]peers.Peer{}
-	for _, name := range names {
-		if chosen[name], err = peers.New(name, b.lab); err != nil {
-			return err
-		}
 	}
 	// The engine is there before a daemon that may use it.
 	for _, name := range peers.Names {

@@ -27,6 +27,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -91,6 +92,7 @@ type options struct {
 	out     string
 	addr    string
 	program string
+	profile string
 }
 
 func parse() (options, error) {
@@ -106,6 +108,7 @@ func parse() (options, error) {
 	flag.StringVar(&o.out, "out", "", "file for all samples, as JSON")
 	flag.StringVar(&o.addr, "addr", "", "address of an fsbd that runs already; empty: one is started")
 	flag.StringVar(&o.program, "fsbd", "", "fsbd to start, also used as runsc; empty: bin/fsbd")
+	flag.StringVar(&o.profile, "cpuprofile", "", "file for a CPU profile of this process; of use with the peers bare-http and gvisor-inproc")
 	quick := flag.Bool("quick", false, "one small round, to see that all works")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -163,11 +166,33 @@ func run() (err error) {
 	if err := b.open(ctx, o.peers); err != nil {
 		return interrupted(ctx, err)
 	}
-	err = interrupted(ctx, b.measure(ctx))
+	stopProfile, err := startProfile(o.profile)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(interrupted(ctx, b.measure(ctx)), stopProfile())
 	if err != nil {
 		b.run.Notes = append(b.run.Notes, "the run did not get to its end: "+err.Error())
 	}
 	return errors.Join(err, b.save(), report.Write(os.Stdout, b.run))
+}
+
+// startProfile writes a CPU profile to a file, if one is named, until it is stopped.
+func startProfile(file string) (stop func() error, err error) {
+	if file == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 // interrupted replaces an error that only says, in some way, that ctx has ended.
