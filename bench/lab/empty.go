@@ -3,6 +3,7 @@ package lab
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -32,7 +33,7 @@ func ServeEmpty() error {
 		_ = server.Close()
 	}()
 	fmt.Println("http://" + lis.Addr().String())
-	if err := server.Serve(lis); err != http.ErrServerClosed {
+	if err := server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
