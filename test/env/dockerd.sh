@@ -10,8 +10,8 @@
 #                                             stays as it was; then start or stop
 #
 # DIR holds everything of the engine: data, exec-root, socket, pid file, log.
-# stop keeps only DIR/d.log. DIR must be short (at most 60 characters),
-# as it becomes part of socket paths.
+# DIR/bridge and DIR/subnet name its network. stop keeps only DIR/d.log. DIR
+# must be short (at most 60 characters), as it becomes part of socket paths.
 #
 # Flags go to dockerd as they are, for example
 #   --registry-mirror=http://127.0.0.1:5000 --insecure-registry=127.0.0.1:5000
@@ -99,9 +99,13 @@ delete_shared_chains() {
 }
 
 lock() {
+	local e
 	mkdir -p "$shared/engines"
 	exec 9>"$shared/lock"
 	flock 9
+	for e in "$shared"/engines/*; do # of a machine that was restarted since
+		[ ! -e "$e" ] || ip link show "${e##*/}" >/dev/null 2>&1 || rm -f "$e"
+	done
 }
 unlock() { exec 9>&-; }
 
@@ -144,6 +148,7 @@ start() {
 		fi
 	fi
 	make_bridge
+	echo "$name" >"$dir/bridge"
 	echo "$dir" >"$shared/engines/$name"
 	unlock
 	mkdir -p "$dir/data" "$dir/exec"

@@ -233,8 +233,13 @@ func newClient(host string) (*client.Client, error) {
 		opts = append(opts, client.WithTLSClientConfigFromEnv()) // encrypted, not verified
 	} else {
 		// Many calls at a time are usual; the default keeps two connections.
+		// The dialer keeps net/http from preparing for HTTP/2, which would make
+		// the client take the address for one with TLS.
+		dialer := &net.Dialer{Timeout: 10 * time.Second}
 		opts = append(opts, client.WithHTTPClient(&http.Client{
-			Transport:     &http.Transport{MaxIdleConns: 64, MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second},
+			Transport: &http.Transport{
+				DialContext: dialer.DialContext, MaxIdleConns: 64, MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second,
+			},
 			CheckRedirect: client.CheckRedirect,
 		}))
 	}
@@ -245,10 +250,7 @@ func newClient(host string) (*client.Client, error) {
 	} else {
 		opts = append(opts, client.WithHost(client.DefaultDockerHost))
 	}
-	switch {
-	case certs == "":
-		opts = append(opts, client.WithScheme("http"))
-	case os.Getenv(client.EnvTLSVerify) != "":
+	if certs != "" && os.Getenv(client.EnvTLSVerify) != "" {
 		opts = append(opts, client.WithTLSClientConfig(
 			filepath.Join(certs, "ca.pem"), filepath.Join(certs, "cert.pem"), filepath.Join(certs, "key.pem")))
 	}

@@ -110,15 +110,16 @@ func tree(root int, pids []int) []int {
 	return out
 }
 
-// killScript kills what has the mark $1 in its environment. Only sh and grep
-// are needed; kill is part of the shell.
+// killScript kills what has the mark $1 in its environment, having stopped all
+// of it first, so that none sees another die and goes on. Only sh and grep are
+// needed; kill is part of the shell.
 const killScript = `
-i=0
-while [ $i -lt 3 ]; do
-	for d in /proc/[0-9]*; do
-		if grep -q "` + markVar + `=$1" "$d/environ" 2>/dev/null; then kill -9 "${d#/proc/}" 2>/dev/null; fi
+for i in 1 2 3; do
+	for sig in STOP KILL; do
+		for d in /proc/[0-9]*; do
+			if grep -q "` + markVar + `=$1" "$d/environ" 2>/dev/null; then kill -$sig "${d#/proc/}" 2>/dev/null; fi
+		done
 	done
-	i=$((i + 1))
 done
 exit 0`
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,14 +49,22 @@ func (o ownEngine) Run() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	bridge, err := os.ReadFile(filepath.Join(dir, "bridge"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	code := o.m.Run()
 	if _, err := dockerd("stop", dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	leaked := before.Settle(5 * time.Second)
+	name := strings.TrimSpace(string(bridge))
+	leaked := slices.DeleteFunc(before.Settle(5*time.Second), func(item string) bool {
+		return strings.HasPrefix(item, "link ") && !strings.Contains(item, name) // of an engine beside ours
+	})
 	for rule := range iptables() {
-		if !rules[rule] && strings.Contains(rule, " fsb") {
+		if !rules[rule] && strings.Contains(rule, name) {
 			leaked = append(leaked, rule)
 		}
 	}
