@@ -12,10 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
+	"github.com/flash-sandbox/flash-sandbox/internal/cgroup"
 )
 
 // Name is what Info calls this backend.
@@ -131,21 +133,38 @@ func version() string {
 // dir returns a machine's directory.
 func (b *Backend) dir(id flash.ID) string { return filepath.Join(b.cfg.StateDir, string(id)) }
 
-// List yields everything below the state directory.
+// List yields everything below the state directory, and cgroups of machines
+// that have no directory any more.
 func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
 	return func(yield func(backend.Handle, error) bool) {
+		// Groups before directories, as a machine's group is gone first.
+		names, err := cgroup.Children(b.cgroup)
+		if err != nil {
+			yield(backend.Handle{}, err)
+			return
+		}
 		entries, err := os.ReadDir(b.cfg.StateDir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			yield(backend.Handle{}, err)
 			return
 		}
+		var young []string
 		for _, e := range entries {
+			switch {
+			case b.isYoungProbe(e):
+				young = append(young, e.Name())
+			case e.IsDir():
+				names = append(names, e.Name())
+			}
+		}
+		slices.Sort(names)
+		for _, name := range slices.Compact(names) {
 			if err := ctx.Err(); err != nil {
 				yield(backend.Handle{}, err)
 				return
 			}
-			id, err := flash.ParseID(e.Name())
-			if err != nil || !e.IsDir() || b.isYoungProbe(e) {
+			id, err := flash.ParseID(name)
+			if err != nil || slices.Contains(young, name) {
 				continue // not a machine's
 			}
 			if !yield(handle(id), nil) {
@@ -181,7 +200,9 @@ func (b *Backend) Attach(_ context.Context, h backend.Handle) (backend.Machine, 
 	}
 	dir := b.dir(h.ID)
 	if !exists(dir) {
-		return nil, flash.Errorf(flash.NotFound, "machine %s does not exist", h.ID)
+		if _, err := cgroup.Open(b.cgroupOf(h.ID)); err != nil {
+			return nil, flash.Errorf(flash.NotFound, "machine %s does not exist", h.ID)
+		}
 	}
 	r, err := readRecord(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

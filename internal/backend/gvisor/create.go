@@ -89,9 +89,21 @@ func (b *Backend) build(ctx context.Context, s backend.Spec, restore string, sav
 		return nil, err
 	}
 	err = b.settleIn(ctx, m, l)
-	// Nobody waits for the launcher to be gone, but Close.
-	b.watchers.Go(l.release)
+	b.releaseLater(l)
 	return m, errors.Join(err, ctx.Err())
+}
+
+// releaseLater releases a launcher without waiting for it; Close does.
+func (b *Backend) releaseLater(l *launcher) {
+	b.mu.Lock()
+	closed := b.closed
+	if !closed {
+		b.watchers.Go(l.release)
+	}
+	b.mu.Unlock()
+	if closed {
+		l.release()
+	}
 }
 
 // settleIn begins to watch a machine that has just started and sets its

@@ -22,6 +22,9 @@ import (
 
 func TestMain(m *testing.M) {
 	RunIfReexec()
+	if arg := os.Getenv(victimVar); arg != "" {
+		os.Exit(victim(arg))
+	}
 	backendtest.Main(cleaner{m}, func(arg string) (backend.Backend, backend.Image, error) {
 		state, rootfs, _ := strings.Cut(arg, "\n")
 		b, err := New(Config{StateDir: state, DebugDir: os.Getenv("FSB_GVISOR_DEBUG")})
