@@ -22,6 +22,7 @@ func (b *bench) probe(ctx context.Context, r *report.Round) {
 			r.Spawn = append(r.Spawn, milliseconds(time.Since(began)))
 		}
 	}
+	r.Contention = append(r.Contention, contention())
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

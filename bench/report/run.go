@@ -75,7 +75,10 @@ type Round struct {
 	Order    []string  `json:"order"`
 	Spawn    []float64 `json:"spawn_ms"` // bare spawns between the peers' turns
 	Accepted bool      `json:"accepted"`
-	Samples  []Sample  `json:"samples"`
+	// Contention is, between the peers' turns, how much longer than its CPU
+	// time it took to compute on all cores.
+	Contention []float64 `json:"contention"`
+	Samples    []Sample  `json:"samples"`
 }
 
 // Sample is one measurement, or a failure where one should have been.

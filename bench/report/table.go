@@ -210,14 +210,21 @@ func rounds(r *Run) string {
 	count := map[string]int{}
 	all := map[string]int{}
 	best, worst := math.Inf(1), 0.0
+	var contention []float64
 	for _, round := range r.Rounds {
 		all[round.Kind]++
 		if round.Accepted {
 			count[round.Kind]++
 			m := stats.Median(round.Spawn)
 			best, worst = min(best, m), max(worst, m)
+			contention = append(contention, round.Contention...)
 		}
 	}
-	return fmt.Sprintf("rounds: %d of %d count, bursts: %d of %d; a bare spawn took %s to %s ms at the median in those that count",
+	text := fmt.Sprintf("rounds: %d of %d count, bursts: %d of %d; a bare spawn took %s to %s ms at the median in those that count",
 		count[Sequence], all[Sequence], count[Bursts], all[Bursts], number(best), number(worst))
+	if len(contention) > 0 {
+		text += fmt.Sprintf("\nneighbours: computing on all cores took %s times its CPU time at the median, %s at the 90th percentile; 1 is an idle machine",
+			number(stats.Median(contention)), number(stats.Percentile(contention, 90)))
+	}
+	return text
 }
