@@ -46,7 +46,7 @@ step_lint() {
   "$bin/golangci-lint" run ./...
   "$bin/govulncheck" ./...
   git ls-files '*.sh' .ci/run | xargs shellcheck
-  PATH=$bin:$PATH ./proto/generate.sh --check
+  PATH=$bin:$PATH ./proto/generate.sh check
 }
 
 step_unit() { pure | CGO_ENABLED=1 xargs go test -race -count=1; }

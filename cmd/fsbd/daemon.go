@@ -81,7 +81,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 
 	srv, err := server.New(server.Options{
 		HTTPAddr: c.HTTPAddr, GRPCAddr: c.GRPCAddr, BasePaths: c.BasePath,
-		Service: m, Version: d.version, Logger: d.log, Registry: registry, DrainTimeout: c.DrainTimeout.Duration,
+		Service: m, Version: d.version, Node: node(), Logger: d.log, Registry: registry, DrainTimeout: c.DrainTimeout.Duration,
 	})
 	if err != nil {
 		return err
@@ -100,4 +100,13 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	g.Go(func() error { return srv.Run(ctx) })
 	g.Go(func() error { return m.Run(ctx) })
 	return g.Wait()
+}
+
+// node is the name that replies give this machine: its host name.
+func node() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "local"
+	}
+	return name
 }
