@@ -96,7 +96,8 @@ func run(t *testing.T, kind, dockerHost string) {
 	d.start(t)
 	t.Cleanup(func() {
 		if t.Failed() && d.client != nil {
-			t.Logf("log of fsbd:\n%s", d.log)
+			t.Logf("log of fsbd, which ran on %s:\n%s", data, d.log)
+			deleteAll(d.client) // what nobody knows of stays, to be looked at
 			_ = d.end(t, syscall.SIGTERM)
 		}
 	})
@@ -136,6 +137,15 @@ func run(t *testing.T, kind, dockerHost string) {
 		t.Errorf("fsbd ends with %v after SIGTERM\n%s", err, d.log)
 	}
 	testenv.Check(t, before)
+}
+
+func deleteAll(c *client.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	list, _ := c.List(ctx)
+	for _, sb := range list {
+		_ = c.Delete(ctx, sb.ID, flash.DeleteOptions{})
+	}
 }
 
 // warm lets the daemon fetch the image.

@@ -2,10 +2,12 @@ package fake
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,7 +91,7 @@ func waitEnd(ctx context.Context, pid int, start uint64) error {
 
 // processes returns the live processes of the machine in dir: those that carry
 // its marker, the rest of the sessions that such processes lead, and all their
-// descendants.
+// descendants, oldest first.
 func processes(dir string) ([]stat, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -131,6 +133,9 @@ func processes(dir string) ([]stat, error) {
 	for pid := range in {
 		out = append(out, all[pid])
 	}
+	// Parents first: a signal that kills all must not let a shell see its
+	// child die and go on.
+	slices.SortFunc(out, func(a, b stat) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.pid, b.pid)) })
 	return out, nil
 }
 
