@@ -177,9 +177,11 @@ func sockets(add func(kind, what, text string)) {
 }
 
 func tempFiles(add func(kind, what, text string)) {
-	entries, _ := os.ReadDir(os.TempDir())
-	for _, e := range entries {
-		add("file", filepath.Join(os.TempDir(), e.Name()), e.Name())
+	for _, dir := range []string{os.TempDir(), "/run"} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			add("file", filepath.Join(dir, e.Name()), e.Name())
+		}
 	}
 }
 
