@@ -201,7 +201,22 @@ def daemon(work: Path, logs: Path, types: List[str], mirror: str, docker_host: s
         for name in types:
             if states.get(name, "is not in this daemon") is not None:
                 raise Failure(f"backend {name}: {states.get(name, 'is not in this daemon')}")
-        yield {"FSB_TEST_ADDR": http, "FSB_TEST_GRPC_ADDR": grpc, "FSB_TEST_PREFIX": PREFIX}
+        try:
+            yield {"FSB_TEST_ADDR": http, "FSB_TEST_GRPC_ADDR": grpc, "FSB_TEST_PREFIX": PREFIX}
+        finally:
+            if child.poll() is None:
+                remove_sandboxes(http)
+
+
+def remove_sandboxes(address: str) -> None:
+    """Remove what the tests have left, which would outlive the daemon, and complain."""
+    left = [s["id"] for s in json.loads(fetch(f"http://{address}/status?sandboxes=true"))["sandboxes"]]
+    for sandbox_id in left:
+        request = urllib.request.Request(f"http://{address}/sandboxes/{sandbox_id}", method="DELETE")
+        with urllib.request.urlopen(request, timeout=60):
+            pass
+    if left:
+        raise Failure(f"the tests left sandboxes: {', '.join(left)}")
 
 
 @contextlib.contextmanager
@@ -228,13 +243,27 @@ def leak_check(work: Path) -> Iterator[None]:
     program, notes = work / "leakcheck", work / "before.json"
     call("go", "build", "-o", program, "./internal/testenv/leakcheck")
     subprocess.run([program, "before", notes, work.name], check=True, stdout=subprocess.DEVNULL)
-    yield
+    try:
+        yield
+    finally:
+        mounts = unmount_below(work)
+    if mounts:
+        raise Failure("left mounted:\n" + "\n".join(mounts))
     done = subprocess.run([program, "after", notes], stdout=subprocess.PIPE, text=True)
     left = [line for line in done.stdout.splitlines() if not line.startswith(f"+ file {work}")]
     if os.environ.get("FSB_TEST_SHARED_HOST"):  # others make these as well, and they bear nobody's mark
         left = [line for line in left if not line.startswith(("+ link", "+ netns"))]
     if left or done.returncode > 1:
         raise Failure("left on the host:\n" + "\n".join(left))
+
+
+def unmount_below(work: Path) -> List[str]:
+    """Detach and return all mounts in the work directory, which is about to be removed with all in it."""
+    paths = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    mounts = [path for path in paths if path.startswith(f"{work}/")]
+    for path in reversed(mounts):
+        subprocess.run(["umount", "-l", path], check=False)
+    return mounts
 
 
 @contextlib.contextmanager
