@@ -17,6 +17,7 @@
 //	set NAME [REGEXP]              set a variable to the last stdout, or to the first group in it
 //	poll PROGRAM [ARG...]          repeat until the exit code is 0, for at most 20 s
 //
-// $HUB is the registry that stands in for Docker Hub, as host:port. Nothing
+// $HUB is the registry that stands in for Docker Hub, as host:port, and $LAYOUTS
+// the directory with the images it serves, such as $LAYOUTS/busybox. Nothing
 // outside the host is asked. [docker] and [gvisor] are conditions: what this host can do.
 package script

@@ -75,6 +75,7 @@ func run(t *testing.T, dir, backend, dockerHost string) {
 				"PATH="+world.bin+string(os.PathListSeparator)+os.Getenv("PATH"),
 				"BACKEND="+backend,
 				"HUB="+world.hub.Addr(),
+				"LAYOUTS="+filepath.Join(world.bin, "images"),
 				"FSB_DATA_DIR="+data,
 				"FSB_HTTP_ADDR=127.0.0.1:0",
 				"FSB_GRPC_ADDR=127.0.0.1:0",
