@@ -94,7 +94,7 @@ def file_descriptor() -> descriptor_pb2.FileDescriptorProto:
 
 
 def _classes() -> Dict[str, Any]:
-    pool = descriptor_pool.DescriptorPool()
+    pool: Any = descriptor_pool.DescriptorPool()  # some releases of its stubs leave methods untyped
     pool.AddSerializedFile(file_descriptor().SerializeToString())
     found = {name: pool.FindMessageTypeByName(f"{PACKAGE}.{name}") for name in _MESSAGES}
     if hasattr(message_factory, "GetMessageClass"):
