@@ -153,7 +153,7 @@ func freePorts(n int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer lis.Close() //nolint:errcheck // held until all are chosen
+		defer lis.Close()
 		out = append(out, lis.Addr().String())
 	}
 	return out, nil

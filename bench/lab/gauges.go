@@ -40,7 +40,7 @@ func (d *Daemon) Gauges(ctx context.Context) Gauges {
 		g.FDs = int64(len(fds))
 	}
 	if f, err := os.Open(fmt.Sprintf("/proc/%d/status", d.PID)); err == nil {
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		status := parseStatus(f)
 		g.RSS, g.Anonymous, g.Threads = status["VmRSS"]<<10, status["RssAnon"]<<10, status["Threads"]
 	}
