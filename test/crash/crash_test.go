@@ -50,9 +50,18 @@ const (
 
 // ledger is what the test has asked for and been promised.
 type ledger struct {
-	mu    sync.Mutex
-	fates map[flash.ID]fate
-	marks map[flash.ID]bool // sandboxes that hold a file with their id
+	mu     sync.Mutex
+	fates  map[flash.ID]fate
+	marks  map[flash.ID]bool            // sandboxes that hold a file with their id
+	frozen map[flash.ID]bool            // sandboxes with a snapshot or resume under way
+	snaps  map[flash.ID]*flash.Snapshot // snapshots that were promised
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		fates: map[flash.ID]fate{}, marks: map[flash.ID]bool{},
+		frozen: map[flash.ID]bool{}, snaps: map[flash.ID]*flash.Snapshot{},
+	}
 }
 
 func (l *ledger) set(id flash.ID, f fate) {
@@ -92,7 +101,7 @@ func run(t *testing.T, kind, dockerHost string) {
 	})
 	before := testenv.Take(testenv.Options{Marks: []string{data, filepath.Base(data), "crash-" + kind}})
 	d := newDaemon(t, data, dockerHost)
-	l := &ledger{fates: map[flash.ID]fate{}, marks: map[flash.ID]bool{}}
+	l := newLedger()
 	d.start(t)
 	t.Cleanup(func() {
 		if t.Failed() && d.client != nil {
@@ -120,8 +129,8 @@ func run(t *testing.T, kind, dockerHost string) {
 		open := len(l.with(asked)) + len(l.with(deleting))
 		took := d.start(t)
 		settled := l.check(t, d.client, data)
-		t.Logf("round %d: killed after %s with %d requests open, ready again in %s; %d sandboxes live, %d of the open ones among them",
-			round, after.Round(time.Millisecond), open, took.Round(time.Millisecond), len(l.with(made)), settled)
+		t.Logf("round %d: killed after %s with %d creates and deletes open, ready again in %s; %d sandboxes live, %d of the open ones among them; %d snapshots",
+			round, after.Round(time.Millisecond), open, took.Round(time.Millisecond), len(l.with(made)), settled, len(l.snaps))
 		if t.Failed() {
 			return
 		}
@@ -129,9 +138,11 @@ func run(t *testing.T, kind, dockerHost string) {
 			l.remove(t, d.client, id)
 		}
 	}
+	l.restore(t, d.client, kind)
 	for _, id := range l.with(made) {
 		l.remove(t, d.client, id)
 	}
+	l.removeSnapshots(t, d.client)
 	l.check(t, d.client, data)
 	if err := d.end(t, syscall.SIGTERM); err != nil {
 		t.Errorf("fsbd ends with %v after SIGTERM\n%s", err, d.log)
@@ -185,7 +196,7 @@ func (l *ledger) work(t *testing.T, c *client.Client, kind, name string, dice *r
 		}
 	}
 	for i := 0; ; i++ {
-		id := flash.ID(fmt.Sprintf("%s-%d", name, i))
+		id := flash.ID(fmt.Sprintf("%s-%dx", name, i)) // no id is part of another
 		l.set(id, asked)
 		if _, err := c.Create(ctx, options(kind, id)); err != nil {
 			bad("create "+string(id), err)
@@ -209,6 +220,12 @@ func (l *ledger) work(t *testing.T, c *client.Client, kind, name string, dice *r
 				t.Errorf("%s says that it is %q", id, got)
 			}
 		}
+		if dice.IntN(3) == 0 {
+			if err := l.snapshot(ctx, c, id); err != nil {
+				bad("snapshot of "+string(id), err)
+				return
+			}
+		}
 		if dice.IntN(3) > 0 {
 			l.set(id, deleting)
 			if err := c.Delete(ctx, id, flash.DeleteOptions{}); err != nil {
@@ -217,6 +234,60 @@ func (l *ledger) work(t *testing.T, c *client.Client, kind, name string, dice *r
 			}
 			l.set(id, deleted)
 		}
+	}
+}
+
+// snapshot takes one, which pauses the sandbox, and wakes it.
+func (l *ledger) snapshot(ctx context.Context, c *client.Client, id flash.ID) error {
+	l.mu.Lock()
+	l.frozen[id] = true
+	l.mu.Unlock()
+	sn, err := c.Snapshot(ctx, id)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.snaps[sn.ID] = sn
+	l.mu.Unlock()
+	if err := c.Resume(ctx, id); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	delete(l.frozen, id)
+	l.mu.Unlock()
+	return nil
+}
+
+// restore makes a sandbox of a snapshot that has outlived restarts.
+func (l *ledger) restore(t *testing.T, c *client.Client, kind string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, sn := range l.snaps {
+		id := flash.ID("crash-" + kind + "-restored")
+		l.set(id, made)
+		if _, err := c.Create(ctx, flash.CreateOptions{ID: id, Type: kind, SnapshotPath: sn.SnapshotPath, MemFilePath: sn.MemFilePath}); err != nil {
+			t.Errorf("restore %s: %v", sn.ID, err)
+			return
+		}
+		r, err := c.Exec(ctx, id, flash.ExecOptions{Command: []string{"cat", "/mark"}})
+		if err != nil || string(r.Stdout) != string(sn.SandboxID)+"\n" {
+			t.Errorf("what was restored from a snapshot of %s says %+v, %v", sn.SandboxID, r, err)
+		}
+		return
+	}
+	t.Log("no snapshot was taken in this run")
+}
+
+func (l *ledger) removeSnapshots(t *testing.T, c *client.Client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for id := range l.snaps {
+		if err := c.DeleteSnapshot(ctx, id); err != nil {
+			t.Errorf("delete snapshot %s: %v", id, err)
+		}
+		delete(l.snaps, id)
 	}
 }
 
@@ -244,7 +315,7 @@ func (l *ledger) check(t *testing.T, c *client.Client, data string) (alive int) 
 			l.set(id, deleted)
 		case err != nil:
 			t.Errorf("get %s: %v", id, err)
-		case sb.State != flash.Running:
+		case sb.State != flash.Running && !l.frozen[id]:
 			t.Errorf("%s was being made or removed when fsbd was killed, and is %s now: want it to run or to be gone", id, sb.State)
 		default:
 			l.set(id, made)
@@ -253,7 +324,13 @@ func (l *ledger) check(t *testing.T, c *client.Client, data string) (alive int) 
 	}
 	for _, id := range l.with(made) {
 		sb, err := c.Get(ctx, id)
-		if err != nil || sb.State != flash.Running {
+		if err == nil && l.frozen[id] && sb.State == flash.Paused {
+			err = c.Resume(ctx, id)
+		} else if err == nil && sb.State != flash.Running {
+			err = errors.New("it does not run")
+		}
+		delete(l.frozen, id)
+		if err != nil {
 			t.Errorf("%s was promised, get says %+v, %v", id, sb, err)
 			continue
 		}
@@ -270,6 +347,7 @@ func (l *ledger) check(t *testing.T, c *client.Client, data string) (alive int) 
 		}
 	}
 	l.checkList(ctx, t, c)
+	l.checkSnapshots(ctx, t, c, data)
 	l.checkHost(t, data)
 	return alive
 }
@@ -292,6 +370,39 @@ func (l *ledger) checkList(ctx context.Context, t *testing.T, c *client.Client) 
 	}
 }
 
+// checkSnapshots compares snapshots promised, listed and stored. One that was
+// being taken may have been finished; it is then kept as if promised.
+func (l *ledger) checkSnapshots(ctx context.Context, t *testing.T, c *client.Client, data string) {
+	t.Helper()
+	list, err := c.Snapshots(ctx)
+	if err != nil {
+		t.Errorf("snapshots: %v", err)
+		return
+	}
+	listed := map[string]bool{}
+	for _, sn := range list {
+		listed[string(sn.ID)] = true
+		if _, err := os.Stat(sn.SnapshotPath); err != nil {
+			t.Errorf("snapshot %s is listed: %v", sn.ID, err)
+		}
+		l.snaps[sn.ID] = sn
+	}
+	for id := range l.snaps {
+		if !listed[string(id)] {
+			t.Errorf("snapshot %s was promised and is not listed", id)
+		}
+	}
+	stored, err := os.ReadDir(filepath.Join(data, "snapshots"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, e := range stored {
+		if !listed[e.Name()] {
+			t.Errorf("%s is stored and no snapshot", e.Name())
+		}
+	}
+}
+
 // checkHost looks for anything of the sandboxes that are gone: on the host,
 // and in the data directory.
 func (l *ledger) checkHost(t *testing.T, data string) {
@@ -300,28 +411,20 @@ func (l *ledger) checkHost(t *testing.T, data string) {
 	if len(gone) == 0 {
 		return
 	}
-	of := func(name string) bool { // whole ids: "x-1" is no part of "x-10"
-		for _, id := range gone {
-			for rest := name; ; {
-				_, after, ok := strings.Cut(rest, string(id))
-				if !ok {
-					break
-				}
-				if after == "" || after[0] < '0' || after[0] > '9' {
-					return true
-				}
-				rest = after
-			}
-		}
-		return false
-	}
 	marks := make([]string, len(gone))
 	for i, id := range gone {
 		marks[i] = string(id)
 	}
+	of := func(name string) bool {
+		return slices.ContainsFunc(marks, func(id string) bool { return strings.Contains(name, id) })
+	}
 	var left []string
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		left = slices.DeleteFunc(testenv.Take(testenv.Options{Marks: marks}).Items, func(item string) bool { return !of(item) })
+		left = testenv.Take(testenv.Options{Marks: marks}).Items
+		left = slices.DeleteFunc(left, func(item string) bool {
+			// A snapshot may outlive its sandbox as an image of the engine.
+			return len(l.snaps) > 0 && strings.HasPrefix(item, "engine-image ")
+		})
 		err := filepath.WalkDir(data, func(path string, e fs.DirEntry, err error) error {
 			if err == nil && of(e.Name()) {
 				left = append(left, "file "+path)
