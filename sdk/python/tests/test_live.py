@@ -158,12 +158,12 @@ def test_start_from_a_snapshot(daemon: Daemon, kind: str) -> None:
     with HTTPClient(address=daemon.http) as client:
         made = [client.start_sandbox(kind, IMAGE, ["sleep", "600"], memory_mb=128)]
         try:
-            client.exec_command(made[0], "echo saved > /root/file")
+            client.exec_command(made[0], "echo saved > /kept.txt")
             snap = client.snapshot_sandbox(made[0])
             paths: Dict[str, Any] = {"snapshot_path": snap.snapshot_path, "mem_file_path": snap.mem_file_path}
             assert paths == snap
             made.append(client.start_sandbox(kind, "", memory_mb=128, **paths))
-            assert client.exec_command(made[1], ["cat", "/root/file"]).stdout == "saved\n"
+            assert client.exec_command(made[1], ["cat", "/kept.txt"]).stdout == "saved\n"
         finally:
             for sandbox_id in made:
                 client.stop_sandbox(sandbox_id)

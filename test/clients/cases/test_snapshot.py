@@ -52,13 +52,13 @@ def test_stop_without_cleanup_then_resume(subject, kind):
             s.client.stop_sandbox("x", cleanup=False)
         return
     sandbox = s.start(kind, command=COUNTER)
-    s.sh(sandbox, "echo kept > /root/file")
+    s.sh(sandbox, "echo kept > /kept.txt")
     s.client.stop_sandbox(sandbox, cleanup=False)
     check_paused(s, sandbox)
     s.client.stop_sandbox(sandbox, cleanup=False)  # says nothing new
     assert s.client.get_status(sandbox) == "paused"
     s.client.resume_sandbox(sandbox)
-    assert s.exec(sandbox, "cat", "/root/file").stdout == "kept\n"
+    assert s.exec(sandbox, "cat", "/kept.txt").stdout == "kept\n"
     first = count(s, sandbox)
     time.sleep(0.3)
     assert count(s, sandbox) > first
@@ -70,17 +70,17 @@ def test_stop_without_cleanup_then_resume(subject, kind):
 def test_start_from_a_snapshot(http_subject, kind, image):
     s = http_subject
     source = s.start(kind, command=COUNTER)
-    s.sh(source, "echo saved > /root/file")
+    s.sh(source, "echo saved > /kept.txt")
     snap = s.client.snapshot_sandbox(source)
     s.client.resume_sandbox(source)
-    s.sh(source, "echo later > /root/file")
+    s.sh(source, "echo later > /kept.txt")
 
     more = {} if image == "named" else {"image": ""}
     copy = s.start(kind, command=None, **more, **snap)
     assert sandbox_id(copy) != sandbox_id(source)
     assert s.client.get_status(copy) == "running"
-    assert s.exec(copy, "cat", "/root/file").stdout == "saved\n"
-    assert s.exec(source, "cat", "/root/file").stdout == "later\n"
+    assert s.exec(copy, "cat", "/kept.txt").stdout == "saved\n"
+    assert s.exec(source, "cat", "/kept.txt").stdout == "later\n"
     s.client.stop_sandbox(source)
     first = count(s, copy)
     time.sleep(0.3)
