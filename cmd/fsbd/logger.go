@@ -21,5 +21,5 @@ func newLogger(c config.Config, w io.Writer) *slog.Logger {
 		fi, err := f.Stat()
 		color = err == nil && fi.Mode()&os.ModeCharDevice != 0
 	}
-	return slog.New(tint.NewHandler(w, &tint.Options{Level: c.LogLevel, TimeFormat: time.RFC3339, NoColor: !color}))
+	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: c.LogLevel, TimeFormat: time.RFC3339, NoColor: !color}))
 }
