@@ -40,7 +40,7 @@ func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	resp, err := client.Do(req)
 	ts.Check(err)
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	ts.Check(err)
 	ts.Logf("[%d] %s", resp.StatusCode, answer)

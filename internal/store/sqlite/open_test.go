@@ -248,7 +248,7 @@ func alter(t *testing.T, path, query string, args ...any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // read by the test afterwards
+	defer db.Close()
 	if _, err := db.Exec(query, args...); err != nil {
 		t.Fatal(err)
 	}

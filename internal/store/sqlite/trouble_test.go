@@ -65,7 +65,7 @@ func TestDirectoryNotWritable(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Chmod(dir, 0o700) //nolint:errcheck // for the clean-up only
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) })
 	_, err := sqlite.Open(path, sqlite.Options{})
 	if err == nil || !strings.Contains(err.Error(), path) || !errors.Is(err, flash.Unavailable) {
 		t.Errorf("open in a directory that is not writable: %v, want code %q and the path", err, flash.Unavailable)
