@@ -40,6 +40,8 @@ type Config struct {
 	DiskBytes int64
 	// DebugDir, when set, gets gVisor's own verbose logs, a file per process.
 	DebugDir string
+
+	exe string // for tests: what launchers execute instead of this program
 }
 
 // Backend makes machines with gVisor.
@@ -80,6 +82,9 @@ func New(cfg Config) (*Backend, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.exe == "" {
+		cfg.exe = "/proc/self/exe"
 	}
 	if cfg.DiskBytes == 0 {
 		cfg.DiskBytes = DefaultDiskBytes

@@ -21,15 +21,15 @@ import (
 const victimVar = "FSB_GVISOR_TEST_VICTIM"
 
 func victim(arg string) int {
-	state, rootfs, _ := strings.Cut(arg, "\n")
-	b, err := New(Config{StateDir: state})
+	words := strings.Split(arg, "\n")
+	b, err := New(Config{StateDir: words[0], exe: words[2]})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	for {
 		s := backend.Spec{
-			ID: flash.NewSandboxID(), Image: testImage(rootfs), Args: []string{"sleep", "1000"},
+			ID: flash.NewSandboxID(), Image: testImage(words[1]), Args: []string{"sleep", "1000"},
 			Env: []string{"PATH=/bin:/usr/bin"}, Dir: "/", Hostname: "box", MemoryBytes: 128 << 20, CPUs: 1, Pids: 64,
 		}
 		m, err := b.Create(context.Background(), s)
@@ -57,7 +57,7 @@ func TestKilledAnywhere(t *testing.T) {
 	before := testenv.Take(testenv.Options{Marks: []string{b.cfg.StateDir, b.cgroup}})
 	for i := range 12 {
 		c := exec.Command("/proc/self/exe")
-		c.Env = append(os.Environ(), victimVar+"="+b.cfg.StateDir+"\n"+string(image(t)))
+		c.Env = append(os.Environ(), victimVar+"="+b.cfg.StateDir+"\n"+string(image(t))+"\n"+b.cfg.exe)
 		c.Stderr = os.Stderr
 		if err := c.Start(); err != nil {
 			t.Fatal(err)

@@ -191,7 +191,7 @@ func (b *Backend) launch(ctx context.Context, m *machine, restore string) (*laun
 	if restore != "" {
 		timeout = restoreTimeout(restore)
 	}
-	l, reply, err := startLauncher(ctx, timeout, launchRequest{
+	l, reply, err := startLauncher(ctx, b.cfg.exe, timeout, launchRequest{
 		Flags: flags, Bundle: m.dir, Restore: restore, Stdin: filepath.Join(m.dir, stdinFile),
 	})
 	if err != nil {

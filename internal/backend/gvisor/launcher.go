@@ -23,16 +23,16 @@ type launcher struct {
 	once   sync.Once
 }
 
-// startLauncher runs the program again as a launcher and returns when it has
+// startLauncher runs exe, this program, again as a launcher and returns when it has
 // started the sandbox or failed to. The launcher is the caller's to release
 // unless err is set.
-func startLauncher(ctx context.Context, timeout time.Duration, req launchRequest) (*launcher, launchReply, error) {
+func startLauncher(ctx context.Context, exe string, timeout time.Duration, req launchRequest) (*launcher, launchReply, error) {
 	line, err := json.Marshal(req)
 	if err != nil {
 		return nil, launchReply{}, err
 	}
 	life, kill := context.WithCancel(context.Background())
-	l := &launcher{kill: kill, cmd: exec.CommandContext(life, "/proc/self/exe")}
+	l := &launcher{kill: kill, cmd: exec.CommandContext(life, exe)}
 	l.cmd.Args = []string{launcherName}
 	l.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	l.cmd.Dir = "/"

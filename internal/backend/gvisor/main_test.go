@@ -26,9 +26,9 @@ func TestMain(m *testing.M) {
 		os.Exit(victim(arg))
 	}
 	backendtest.Main(cleaner{m}, func(arg string) (backend.Backend, backend.Image, error) {
-		state, rootfs, _ := strings.Cut(arg, "\n")
-		b, err := New(Config{StateDir: state, DebugDir: os.Getenv("FSB_GVISOR_DEBUG")})
-		return b, testImage(rootfs), err
+		words := strings.Split(arg, "\n")
+		b, err := New(Config{StateDir: words[0], DebugDir: os.Getenv("FSB_GVISOR_DEBUG"), exe: words[2]})
+		return b, testImage(words[1]), err
 	})
 }
 
@@ -40,6 +40,7 @@ func (c cleaner) Run() int {
 	if images.dir != "" {
 		_ = os.RemoveAll(images.dir)
 	}
+	removeExecutable()
 	return code
 }
 
@@ -151,7 +152,7 @@ func open(t testing.TB) *Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{StateDir: dir, DebugDir: os.Getenv("FSB_GVISOR_DEBUG")}
+	cfg := Config{StateDir: dir, DebugDir: os.Getenv("FSB_GVISOR_DEBUG"), exe: executable(t)}
 	b, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ func subject(t testing.TB) backendtest.Subject {
 			t.Errorf("the state directory is not empty: %v", err)
 		}
 	})
-	cfg := Config{StateDir: dir, DebugDir: os.Getenv("FSB_GVISOR_DEBUG")}
+	cfg := Config{StateDir: dir, DebugDir: os.Getenv("FSB_GVISOR_DEBUG"), exe: executable(t)}
 	busybox := image(t)
 	return backendtest.Subject{
 		New: func(t testing.TB) backend.Backend {
@@ -31,7 +31,7 @@ func subject(t testing.TB) backendtest.Subject {
 			return b
 		},
 		Image: func(t testing.TB, kind string) backend.Image { return imageOf(t, kind) },
-		Arg:   dir + "\n" + string(busybox),
+		Arg:   dir + "\n" + string(busybox) + "\n" + cfg.exe,
 		Marks: []string{dir, cgroupParent(dir)},
 	}
 }
