@@ -150,20 +150,23 @@ start() {
 	make_bridge
 	echo "$name" >"$dir/bridge"
 	echo "$dir" >"$shared/engines/$name"
-	unlock
+	# The lock is held until the engine answers: two that set up the shared
+	# chains of iptables at the same time trip over each other.
 	mkdir -p "$dir/data" "$dir/exec"
 	setsid dockerd -H "unix://$dir/d.sock" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/d.pid" \
 		--bridge "$name" --cgroup-parent "$cgroup" --containerd-namespace "$name" --containerd-plugins-namespace "p-$name" \
-		--shutdown-timeout 2 "$@" >>"$dir/d.log" 2>&1 </dev/null &
+		--shutdown-timeout 2 "$@" >>"$dir/d.log" 2>&1 </dev/null 9>&- &
 	local pid=$! i
 	for ((i = 0; i < 300; i++)); do
 		if curl -sf -m 2 --unix-socket "$dir/d.sock" http://docker/_ping >/dev/null 2>&1; then
+			unlock
 			echo "unix://$dir/d.sock"
 			return 0
 		fi
 		kill -0 $pid 2>/dev/null || break
 		sleep 0.1
 	done
+	unlock
 	tail -5 "$dir/d.log" >&2
 	stop
 	die "dockerd does not answer; its log is $dir/d.log"

@@ -119,7 +119,7 @@ func killProcess(pid int, cid string) error {
 	defer func() { _ = unix.Close(fd) }()
 	groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil || !strings.Contains(string(groups), cid) {
-		return nil //nolint:nilerr // it has ended, or is another by now
+		return nil // it has ended, or is another by now
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", pid, err)

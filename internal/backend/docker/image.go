@@ -35,7 +35,7 @@ func (i *ownImage) Config() backend.ImageConfig { return i.config }
 // id or a prefix of one counts as well.
 func (b *Backend) FindImage(ctx context.Context, ref string) (backend.Image, bool, error) {
 	if _, err := reference.ParseAnyReference(ref); err != nil {
-		return nil, false, nil //nolint:nilerr // what is no reference is not in the store
+		return nil, false, nil // what is no reference is not in the store
 	}
 	res, err := b.inspectImage(ctx, ref)
 	if isNotFound(err) {

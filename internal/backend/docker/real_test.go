@@ -168,6 +168,7 @@ func TestProbeSaysWhatIsMissing(t *testing.T) {
 func TestRestart(t *testing.T) {
 	for _, how := range []string{"restart", "kill"} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			dir, host := privateEngine(t)
 			s := on(t, host, docker.Config{})
 			m := s.machine()
@@ -215,6 +216,7 @@ func TestRestart(t *testing.T) {
 
 // TestLiveRestore restarts an engine that leaves containers running meanwhile.
 func TestLiveRestore(t *testing.T) {
+	t.Parallel()
 	dir, host := privateEngine(t, "--live-restore")
 	s := on(t, host, docker.Config{})
 	m := s.machine("sh", "-c", "until [ -e /stop ]; do sleep 0.1; done; exit 43")
@@ -254,6 +256,7 @@ func TestLiveRestore(t *testing.T) {
 // TestFrozenEngine stops the engine's process: calls end in time, then fail
 // fast, and all is well when it goes on. What it makes late does not stay.
 func TestFrozenEngine(t *testing.T) {
+	t.Parallel()
 	dir, host := privateEngine(t)
 	s := on(t, host, docker.Config{})
 	m := s.machine()
@@ -339,6 +342,7 @@ type counted struct {
 }
 
 func TestImages(t *testing.T) {
+	t.Parallel()
 	testenv.Require(t, testenv.Root, testenv.Docker)
 	_, host := privateEngine(t) // one that has no images
 	s := on(t, host, docker.Config{})
