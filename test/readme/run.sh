@@ -38,7 +38,6 @@ for _ in $(seq 100); do [ -s "$work/url" ] && break; sleep 0.05; done
 [ -x "$cache/venvs/readme/bin/python" ] || python3 -m venv "$cache/venvs/readme"
 mkdir "$work/bin"
 printf '#!/bin/sh\nexec "$@"\n' >"$work/bin/sudo" # this runs as root already
-ln -s "$cache/venvs/readme/bin/python" "$work/bin/python-of-the-reader"
 chmod +x "$work/bin/sudo"
 
 # One script of all blocks: sh as they stand, python through the interpreter
@@ -50,7 +49,7 @@ blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.M | re.S)
 assert len(blocks) >= 4, "the README has lost its commands"
 print("set -euo pipefail\nset -x")
 for kind, body in blocks:
-    print(body if kind == "sh" else "python-of-the-reader -c " + shlex.quote(body))
+    print(body if kind == "sh" else "python -c " + shlex.quote(body))
 PY
 
 PATH=$work/bin:$cache/venvs/readme/bin:$PATH FSB_DATA_DIR=$work/data FSB_REGISTRY_MIRRORS=$(cat "$work/url") FSB_DOCKER_HOST=off \
