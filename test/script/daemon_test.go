@@ -167,6 +167,11 @@ func (d *daemon) clean() {
 			d.t.Errorf("clean up: %v", err)
 		}
 	}
+	if d.cmd != nil {
+		if err := d.stop(syscall.SIGTERM); err != nil {
+			d.t.Errorf("clean up: %v", err)
+		}
+	}
 	if d.t.Failed() && d.log != nil {
 		d.t.Logf("last log of fsbd:\n%s", d.log)
 	}
@@ -194,7 +199,8 @@ func (d *daemon) removeAll() error {
 		return err
 	}
 	for _, s := range all {
-		if err := c.Delete(ctx, s.ID, flash.DeleteOptions{}); err != nil {
+		// A command that the script left in the background may be removing it too.
+		if err := c.Delete(ctx, s.ID, flash.DeleteOptions{}); err != nil && !errors.Is(err, flash.NotFound) {
 			return err
 		}
 	}
@@ -207,5 +213,5 @@ func (d *daemon) removeAll() error {
 			return err
 		}
 	}
-	return d.stop(syscall.SIGTERM)
+	return nil
 }

@@ -135,6 +135,11 @@ func build() error {
 			return fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
 	}
+	// Scripts work below dir as well, so that all of it goes with it: testscript
+	// leaves its own directory there when only some scripts are chosen.
+	if err := os.Setenv("GOTMPDIR", dir); err != nil {
+		return err
+	}
 	return serveImages(dir)
 }
 
