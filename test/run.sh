@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 export FSB_TEST_CACHE=${FSB_TEST_CACHE:-$PWD/.cache}
 # Skipped is not passed: a test whose subject can't start here fails the run.
 export FSB_TEST_REQUIRE=${FSB_TEST_REQUIRE:-all}
+export FSB_TEST_FSBD=$PWD/bin/fsbd
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
 steps=(setup build lint unit gvisor docker fuzz script crash clients sdk readme demo leaks)
 work=$(mktemp -d)
