@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 export FSB_TEST_CACHE=${FSB_TEST_CACHE:-$PWD/.cache}
 # Skipped is not passed: a test whose subject can't start here fails the run.
 export FSB_TEST_REQUIRE=${FSB_TEST_REQUIRE:-all}
-export FSB_TEST_FSBD=$PWD/bin/fsbd
+export FSB_TEST_FSBD=$PWD/bin/fsbd FSB_TEST_FSB=$PWD/bin/fsb
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
 steps=(setup build lint unit gvisor docker fuzz script crash clients sdk readme demo leaks)
 work=$(mktemp -d)
@@ -63,7 +63,13 @@ step_fuzz() { # each target for a few seconds; longer by hand
   done
 }
 
-step_script() { CGO_ENABLED=0 go test -count=1 -timeout 15m ./test/script/...; }
+step_script() {
+  local engine
+  engine=$(mktemp -d /tmp/fsbs.XXXXXX)
+  # shellcheck disable=SC2064 # the folder of now
+  trap "./test/env/dockerd.sh stop $engine; rm -rf $engine" EXIT
+  FSB_DOCKER_HOST=$(./test/env/dockerd.sh start "$engine") CGO_ENABLED=0 go test -count=1 -timeout 15m ./test/script/...
+}
 step_crash() { ./test/crash/run.sh; }
 step_clients() { ./test/clients/run.sh; }
 

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -127,7 +128,9 @@ func (s *Server) Open() error {
 			return err
 		}
 	}
-	if s.o.GRPCAddr != "" && s.o.GRPCAddr != s.o.HTTPAddr {
+	// Two times port 0 are two ports.
+	same := s.o.GRPCAddr == s.o.HTTPAddr && !strings.HasSuffix(s.o.GRPCAddr, ":0")
+	if s.o.GRPCAddr != "" && !same {
 		if s.grpcL, err = listen("FSB_GRPC_ADDR", s.o.GRPCAddr); err != nil {
 			_ = s.Close()
 			return err
