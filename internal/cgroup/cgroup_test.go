@@ -289,13 +289,13 @@ func TestRemove(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	defer g.Remove(ctx) //nolint:errcheck // checked below; this is for failures on the way
+	defer g.Remove(ctx)
 	c := exec.Command("sleep", "60")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer c.Wait()         //nolint:errcheck // killed
-	defer c.Process.Kill() //nolint:errcheck // dead already unless the test failed
+	defer c.Wait()
+	defer c.Process.Kill()
 	if err := write(sub, "cgroup.procs", fmt.Sprint(c.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}

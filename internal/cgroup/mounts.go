@@ -39,7 +39,7 @@ func (h host) mounts() (mounts, error) {
 	if err != nil {
 		return mounts{}, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	ms := mounts{v1: map[string]*mount{}}
 	s := bufio.NewScanner(f)
 	s.Buffer(nil, 1<<20)

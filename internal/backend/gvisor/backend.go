@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
@@ -48,13 +49,12 @@ type Config struct {
 type Backend struct {
 	cfg    Config
 	log    *slog.Logger
-	cgroup string // parent of all machines' cgroups
+	cgroup string // what the names of all machines' cgroups begin with
 
 	netns *os.File // an empty network namespace for gofers
 
 	mu       sync.Mutex
 	machines map[flash.ID]*machine // live ones that this process watches
-	making   int                   // machines being made
 	probed   bool                  // a sandbox has started on this host
 	closed   bool
 	watchers sync.WaitGroup
@@ -91,18 +91,19 @@ func New(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{
 		cfg: cfg, log: cfg.Logger,
-		cgroup:   cgroupParent(cfg.StateDir),
+		cgroup:   cgroupPrefix(cfg.StateDir),
 		machines: map[flash.ID]*machine{},
 	}
 	b.running, b.stop = context.WithCancel(context.Background())
 	return b, nil
 }
 
-// cgroupParent is the group above those of all machines. Its name differs
-// between state directories, as daemons share a host's cgroups.
-func cgroupParent(stateDir string) string {
+// cgroupPrefix begins the paths of all machines' groups. It differs between
+// state directories, as daemons share a host's cgroups. There is no group
+// above them, which would stay when a daemon is killed.
+func cgroupPrefix(stateDir string) string {
 	sum := sha256.Sum256([]byte(stateDir))
-	return "/flash-sandbox-" + hex.EncodeToString(sum[:4])
+	return "/flash-sandbox-" + hex.EncodeToString(sum[:4]) + "-"
 }
 
 // Info returns the name and facts.
@@ -143,10 +144,16 @@ func (b *Backend) dir(id flash.ID) string { return filepath.Join(b.cfg.StateDir,
 func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
 	return func(yield func(backend.Handle, error) bool) {
 		// Groups before directories, as a machine's group is gone first.
-		names, err := cgroup.Children(b.cgroup)
+		groups, err := cgroup.Children("/")
 		if err != nil {
 			yield(backend.Handle{}, err)
 			return
+		}
+		var names []string
+		for _, g := range groups {
+			if name, ok := strings.CutPrefix("/"+g, b.cgroup); ok {
+				names = append(names, name)
+			}
 		}
 		entries, err := os.ReadDir(b.cfg.StateDir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -230,7 +237,6 @@ func (b *Backend) Close() error {
 	b.watchers.Wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.removeParent()
 	if b.netns != nil {
 		_ = b.netns.Close()
 		b.netns = nil

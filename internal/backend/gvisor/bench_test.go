@@ -57,7 +57,7 @@ func BenchmarkExec(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer null.Close() //nolint:errcheck // only read
+	defer null.Close()
 	bare := func() time.Duration {
 		begin := time.Now()
 		r, w, err := os.Pipe()
@@ -89,7 +89,7 @@ func bareCall(b *testing.B, m *machine, method string, arg, result any) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // done with
+	defer c.Close()
 	if err := c.Call(method, arg, result); err != nil {
 		b.Fatal(err)
 	}
@@ -108,8 +108,8 @@ func benchmarkCreate(b *testing.B, withExec bool) {
 	edit := func(s *backend.Spec) {
 		s.Args, s.MemoryBytes, s.CPUs, s.Pids = []string{"sleep", "1000"}, 256<<20, 1, 512
 	}
-	root := b.TempDir()                                           // runsc keeps a network namespace in it
-	defer syscall.Unmount(root+"/null-netns", syscall.MNT_DETACH) //nolint:errcheck // there may be none
+	root := b.TempDir() // runsc keeps a network namespace in it
+	defer syscall.Unmount(root+"/null-netns", syscall.MNT_DETACH)
 	bare := func() time.Duration {
 		id := flash.NewSandboxID()
 		dir := be.dir(id)

@@ -57,11 +57,12 @@ func (b *Backend) build(ctx context.Context, s backend.Spec, restore string, sav
 	if saved != nil {
 		rec.User, rec.OwnTmp = saved.User, saved.OwnTmp
 	}
-	done, err := b.begin()
-	if err != nil {
-		return nil, err
+	b.mu.Lock()
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		return nil, errClosed
 	}
-	defer done()
 	dir := b.dir(s.ID)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -89,21 +90,30 @@ func (b *Backend) build(ctx context.Context, s backend.Spec, restore string, sav
 		return nil, err
 	}
 	err = b.settleIn(ctx, m, l)
-	b.releaseLater(l)
+	b.releaseLater(m, l)
 	return m, errors.Join(err, ctx.Err())
 }
 
-// releaseLater releases a launcher without waiting for it; Close does.
-func (b *Backend) releaseLater(l *launcher) {
+// infancy is how long a launcher stays to tell how its sandbox ended. After
+// that the sentry has surely read the question.
+const infancy = time.Second
+
+// releaseLater releases a launcher when nobody can need it any more.
+func (b *Backend) releaseLater(m *machine, l *launcher) {
 	b.mu.Lock()
-	closed := b.closed
-	if !closed {
-		b.watchers.Go(l.release)
-	}
-	b.mu.Unlock()
-	if closed {
+	defer b.mu.Unlock()
+	if b.closed {
 		l.release()
+		return
 	}
+	b.watchers.Go(func() {
+		select {
+		case <-m.ended:
+		case <-time.After(infancy):
+		case <-b.running.Done():
+		}
+		l.release()
+	})
 }
 
 // settleIn begins to watch a machine that has just started and sets its
@@ -121,9 +131,6 @@ func (b *Backend) settleIn(ctx context.Context, m *machine, l *launcher) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	// The sentry has the question how the main command ends before the call
-	// that limit makes. If it answers that one, it will answer the other, and
-	// the launcher need not stay for it.
 	err := m.limit(ctx)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -142,7 +149,7 @@ func (b *Backend) settleIn(ctx context.Context, m *machine, l *launcher) error {
 // endTimeout bounds how long a sandbox that answers no more takes to end.
 const endTimeout = 20 * time.Second
 
-func (b *Backend) cgroupOf(id flash.ID) string { return path.Join(b.cgroup, string(id)) }
+func (b *Backend) cgroupOf(id flash.ID) string { return b.cgroup + string(id) }
 
 // newRecord checks a spec and resolves what depends on the image's files.
 func (b *Backend) newRecord(ctx context.Context, s backend.Spec) (record, error) {

@@ -20,7 +20,8 @@ type launcher struct {
 	out    *json.Decoder
 	kill   context.CancelFunc
 	stderr bytes.Buffer
-	once   sync.Once
+	mu     sync.Mutex // held by status and release
+	gone   bool
 }
 
 // startLauncher runs exe, this program, again as a launcher and returns when it has
@@ -74,6 +75,11 @@ func startLauncher(ctx context.Context, exe string, timeout time.Duration, req l
 
 // status waits for the sandbox process to end and returns how it did.
 func (l *launcher) status(ctx context.Context) (uint32, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return 0, errors.New("the launcher is gone")
+	}
 	stop := context.AfterFunc(ctx, l.kill)
 	defer stop()
 	if _, err := l.in.Write([]byte("\n")); err != nil {
@@ -91,9 +97,13 @@ func (l *launcher) status(ctx context.Context) (uint32, error) {
 
 // release lets the launcher end and collects it. It may be called again.
 func (l *launcher) release() {
-	l.once.Do(func() {
-		_ = l.in.Close()
-		_ = l.cmd.Wait()
-		l.kill()
-	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return
+	}
+	l.gone = true
+	_ = l.in.Close()
+	_ = l.cmd.Wait()
+	l.kill()
 }

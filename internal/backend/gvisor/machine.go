@@ -135,7 +135,6 @@ func (m *machine) Destroy(ctx context.Context) error {
 	if m.b.machines[m.id] == m {
 		delete(m.b.machines, m.id)
 	}
-	m.b.removeParent()
 	m.b.mu.Unlock()
 	m.end(destroyed())
 	return nil
@@ -184,39 +183,5 @@ func (m *machine) reap() {
 		if pid > 0 {
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
-	}
-}
-
-// begin is called before a machine's cgroup is made, and the function it
-// returns afterwards, so that its parent is not removed meanwhile.
-func (b *Backend) begin() (done func(), err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return nil, errClosed
-	}
-	b.making++
-	return func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.making--
-	}, nil
-}
-
-// removeParent removes the parent of all machines' cgroups if it has become
-// empty and no machine is being made. The caller holds b.mu.
-func (b *Backend) removeParent() {
-	if b.making > 0 || len(b.machines) > 0 {
-		return
-	}
-	if names, err := cgroup.Children(b.cgroup); err != nil || len(names) > 0 {
-		return
-	}
-	g, err := cgroup.Open(b.cgroup)
-	if err != nil {
-		return
-	}
-	for _, d := range g.Dirs() {
-		_ = syscall.Rmdir(d) // another process may have put a machine there
 	}
 }

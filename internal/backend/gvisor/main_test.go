@@ -182,13 +182,13 @@ func open(t testing.TB) *Backend {
 	return b
 }
 
-func checkNoCgroups(t testing.TB, parent string) {
+func checkNoCgroups(t testing.TB, prefix string) {
 	t.Helper()
-	found, err := filepath.Glob("/sys/fs/cgroup/*" + parent)
+	found, err := filepath.Glob("/sys/fs/cgroup/*" + prefix + "*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	more, err := filepath.Glob("/sys/fs/cgroup" + parent)
+	more, err := filepath.Glob("/sys/fs/cgroup" + prefix + "*")
 	if err != nil {
 		t.Fatal(err)
 	}

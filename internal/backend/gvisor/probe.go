@@ -75,11 +75,6 @@ func (b *Backend) isYoungProbe(e fs.DirEntry) bool {
 // tryStart starts a sandbox whose program does not exist. That gVisor gets as
 // far as missing it proves all the rest.
 func (b *Backend) tryStart(ctx context.Context) error {
-	done, err := b.begin()
-	if err != nil {
-		return err
-	}
-	defer done()
 	id := flash.ID(probePrefix + strings.ToLower(rand.Text()))
 	dir := b.dir(id)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -89,7 +84,7 @@ func (b *Backend) tryStart(ctx context.Context) error {
 		Version: recordVersion, Args: []string{"/none"}, Dir: "/", Hostname: "probe",
 		Rootfs: filepath.Join(dir, "empty"), Cgroup: b.cgroupOf(id), Boot: bootID(),
 	})
-	err = os.Mkdir(m.rec.Rootfs, 0o755)
+	err := os.Mkdir(m.rec.Rootfs, 0o755)
 	if err == nil {
 		var l *launcher
 		if l, err = b.launch(ctx, m, ""); err == nil {

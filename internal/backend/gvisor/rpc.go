@@ -36,7 +36,7 @@ func dial(ctx context.Context, path string) (*conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer dir.Close() //nolint:errcheck // only a path
+		defer dir.Close()
 		path = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
 	}
 	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {

@@ -122,7 +122,7 @@ func (st *streams) finish() {
 // still holds the pipe is read on, unheard, for as long as it does: closing
 // the pipe would kill it with its next write.
 func copyOutput(w io.Writer, r *os.File, done func()) {
-	defer r.Close() //nolint:errcheck // a read end
+	defer r.Close()
 	buf := make([]byte, 32<<10)
 	emit := func(b []byte) {
 		if w == nil {

@@ -32,7 +32,7 @@ func subject(t testing.TB) backendtest.Subject {
 		},
 		Image: func(t testing.TB, kind string) backend.Image { return imageOf(t, kind) },
 		Arg:   dir + "\n" + string(busybox) + "\n" + cfg.exe,
-		Marks: []string{dir, cgroupParent(dir)},
+		Marks: []string{dir, cgroupPrefix(dir)},
 	}
 }
 

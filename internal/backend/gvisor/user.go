@@ -40,7 +40,7 @@ func resolveUser(rootfs, spec string) (account, error) {
 			return account{}, flash.Errorf(flash.Invalid, "image: /%s can't be read", name).WithCause(err)
 		}
 		if f != nil {
-			defer f.Close() //nolint:errcheck // only read
+			defer f.Close()
 			in[i] = f
 		}
 	}
