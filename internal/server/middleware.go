@@ -24,6 +24,8 @@ func (s *Server) handler(next http.Handler, prefixes []string) http.Handler {
 	numbers := newNumbers(s.o.Registry)
 	next = strip(prefixes, next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.running.Add(1)
+		defer s.running.Add(-1)
 		began := time.Now()
 		x := &api.Exchange{RequestID: api.RequestID(r.Header.Get(api.RequestIDHeader))}
 		w.Header().Set(api.RequestIDHeader, x.RequestID)
@@ -76,7 +78,8 @@ func (s *Server) refuse(r *http.Request) error {
 	}
 	// Connections that are still open may bring new work while the rest is
 	// being finished. Nothing has happened yet, so asking again is safe.
-	if s.Draining() && r.Method != http.MethodGet && r.Method != http.MethodHead {
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if s.Draining() && (!reads || s.base.Err() != nil) {
 		return drainingError()
 	}
 	return nil
@@ -141,10 +144,12 @@ func (s *Server) logRequest(r *http.Request, x *api.Exchange, w *recorder, took 
 	if x.Err != nil {
 		e := flash.AsError(x.Err)
 		attrs = append(attrs, slog.String("code", string(e.Code)))
-		switch e.Code {
-		case flash.Internal:
+		switch {
+		case e.Reason == api.ReasonInterrupted:
+			level = slog.LevelWarn
+		case e.Code == flash.Internal:
 			level = slog.LevelError
-		case flash.Unavailable, flash.Timeout, flash.Exhausted:
+		case e.Code == flash.Unavailable, e.Code == flash.Timeout, e.Code == flash.Exhausted:
 			level = slog.LevelWarn
 		}
 		if level > slog.LevelDebug {

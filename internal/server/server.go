@@ -14,7 +14,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,7 +24,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/sync/errgroup"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/api/rest"
@@ -57,6 +55,10 @@ type Options struct {
 	// DrainTimeout is how long requests under way may take to end after that.
 	// Default: 10 s. Then they are cancelled.
 	DrainTimeout time.Duration
+	// CancelTimeout is how long cancelled requests may take to clean up and
+	// answer. Default: 10 s. Then connections are cut, and handlers have as
+	// long again to return.
+	CancelTimeout time.Duration
 }
 
 // Server serves the API. Open comes first, then Run, each once.
@@ -67,6 +69,10 @@ type Server struct {
 	httpL    net.Listener
 	grpcL    net.Listener
 	draining atomic.Bool
+	running  atomic.Int64 // handlers
+	// base is the context above that of every request, cancel ends it.
+	base   context.Context
+	cancel context.CancelCauseFunc
 }
 
 // New returns a server that does not listen yet. Its error is about Options.
@@ -83,11 +89,15 @@ func New(o Options) (*Server, error) {
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 10 * time.Second
 	}
+	if o.CancelTimeout <= 0 {
+		o.CancelTimeout = 10 * time.Second
+	}
 	prefixes, err := parsePrefixes(o.BasePaths)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{o: o, log: o.Logger}
+	s.base, s.cancel = context.WithCancelCause(context.Background())
 	mux := http.NewServeMux()
 	path, h := rpc.New(o.Service)
 	api := rest.New(o.Service, rest.Options{
@@ -98,6 +108,7 @@ func New(o Options) (*Server, error) {
 	mux.Handle(path, h)
 	s.http = &http.Server{
 		Handler:           s.handler(route(path, mux, api), prefixes),
+		BaseContext:       func(net.Listener) context.Context { return s.base },
 		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: 10 * time.Second,
 		// No read or write timeout: a create may pull an image, an exec may
@@ -174,49 +185,6 @@ func addrOf(l net.Listener) string {
 		return ""
 	}
 	return l.Addr().String()
-}
-
-// Run serves until ctx ends or a listener fails, and returns when no request
-// is under way any more. When ctx ends, /readyz fails at once and new work is
-// refused; after DrainDelay the ports close; what is still under way after
-// DrainTimeout is cancelled. The error is nil after an orderly end.
-func (s *Server) Run(ctx context.Context) error {
-	// Requests outlive ctx: they are cancelled by closing their connections.
-	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
-	for _, l := range []net.Listener{s.httpL, s.grpcL} {
-		if l == nil {
-			continue
-		}
-		s.log.Info("listening", "addr", l.Addr().String())
-		g.Go(func() error {
-			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve %s: %w", l.Addr(), err)
-			}
-			return nil
-		})
-	}
-	g.Go(func() error {
-		select {
-		case <-ctx.Done():
-		case <-failed.Done():
-		}
-		return s.drain()
-	})
-	return g.Wait()
-}
-
-func (s *Server) drain() error {
-	s.draining.Store(true)
-	s.log.Info("draining", "timeout", s.o.DrainTimeout)
-	time.Sleep(s.o.DrainDelay)
-	ctx, cancel := context.WithTimeout(context.Background(), s.o.DrainTimeout)
-	defer cancel()
-	err := s.http.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		s.log.Warn("requests under way are cancelled, the drain timeout is over")
-		err = s.http.Close()
-	}
-	return err
 }
 
 // Draining reports whether the server takes no new work any more.

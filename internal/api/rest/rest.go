@@ -141,7 +141,7 @@ func adapt(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 			api.ExchangeOf(r.Context()).Route = r.Pattern
 		}
 		if err := serve(w, r); err != nil {
-			WriteProblem(w, r, err)
+			WriteProblem(w, r, api.Settle(r.Context(), err))
 		}
 	})
 }

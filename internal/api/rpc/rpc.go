@@ -72,6 +72,7 @@ func observe(next connect.UnaryFunc) connect.UnaryFunc {
 		}
 		resp, err := next(ctx, r)
 		if err != nil {
+			err = api.Settle(ctx, err)
 			x.Err = err
 			return nil, toConnect(err)
 		}
