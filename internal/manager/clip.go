@@ -3,13 +3,17 @@ package manager
 import (
 	"bytes"
 	"fmt"
+	"sync"
 )
 
 // clip is a writer of bounded memory: it keeps the first and the last half of
 // its limit and counts what it drops between them. It never blocks and never
-// fails, so that a command is not held up by output nobody will see. It is
-// for one writer at a time.
+// fails, so that a command is not held up by output nobody will see. What is
+// written after result is dropped: a command that could not be killed may go
+// on writing.
 type clip struct {
+	mu    sync.Mutex
+	done  bool
 	half  int
 	head  []byte
 	tail  []byte // ring once full
@@ -22,6 +26,11 @@ func newClip(limit int) *clip { return &clip{half: max(limit/2, 1)} }
 // Write implements io.Writer.
 func (c *clip) Write(p []byte) (int, error) {
 	n := len(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return n, nil
+	}
 	c.total += int64(n)
 	if room := c.half - len(c.head); room > 0 {
 		k := min(room, len(p))
@@ -47,6 +56,9 @@ func (c *clip) Write(p []byte) (int, error) {
 // result returns what was kept, with a line in the place of what was dropped,
 // and how many bytes that were.
 func (c *clip) result() ([]byte, int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done = true
 	dropped := c.total - int64(len(c.head)) - int64(len(c.tail))
 	if dropped == 0 {
 		if len(c.tail) == 0 {

@@ -150,7 +150,39 @@ func (m *Manager) keep(ctx context.Context, e *entry) error {
 	if err := p.Pause(ctx); err != nil {
 		return err
 	}
-	return m.update(ctx, e, func(r *store.Sandbox) { r.State = flash.Paused })
+	if err := m.update(ctx, e, func(r *store.Sandbox) { r.State = flash.Paused }); err != nil {
+		m.wake(ctx, e, mc)
+		return err
+	}
+	return nil
+}
+
+// wake takes back a pause that was part of something that failed: the sandbox
+// runs again, as its record says or will say. If it can't be woken, it is at
+// least shown as what it is, so that Resume is possible.
+func (m *Manager) wake(ctx context.Context, e *entry, mc backend.Machine) {
+	ctx, cancel := detached(ctx, writeTimeout)
+	defer cancel()
+	state := flash.Running
+	p, err := capability[backend.Pauser](e, mc, backend.CapPause)
+	if err == nil {
+		err = p.Resume(ctx)
+	}
+	if err != nil {
+		m.log.Error("a sandbox could not be woken again", "sandbox", e.id, "err", err)
+		state = flash.Paused
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.rec.State == state || !e.rec.State.Live() {
+		return
+	}
+	if err := m.updateLocked(ctx, e, func(r *store.Sandbox) { r.State = state }); err != nil {
+		m.log.Error("a change of state could not be stored", "sandbox", e.id, "err", err)
+		next := *e.rec
+		next.State = state
+		m.show(e, &next)
+	}
 }
 
 // Resume implements flash.Service.
@@ -167,15 +199,20 @@ func (m *Manager) Resume(ctx context.Context, id flash.ID) error {
 	if err != nil {
 		return err
 	}
-	if sb.State == flash.Running {
-		return nil
-	}
 	p, err := capability[backend.Pauser](e, mc, backend.CapPause)
 	if err != nil {
+		if sb.State == flash.Running {
+			return nil
+		}
 		return err
 	}
+	// Also when the record says it runs: the machine decides, and resuming
+	// one that runs does nothing.
 	if err := p.Resume(ctx); err != nil {
 		return err
+	}
+	if sb.State == flash.Running {
+		return nil
 	}
 	return m.update(ctx, e, func(r *store.Sandbox) { r.State = flash.Running })
 }

@@ -61,6 +61,8 @@ func (m *Manager) run(ctx context.Context, e *entry, s backend.ExecSpec, timeout
 	case errors.As(err, &startErr):
 		_, _ = io.WriteString(stderr, startErr.Message+"\n")
 		ending = flash.Ending{Cause: flash.CauseExited, ExitCode: startErr.ExitCode, Message: startErr.Message}
+	case err != nil && errors.Is(context.Cause(ctx), errDeadline):
+		ending = deadlineEnding
 	case err != nil:
 		return nil, false, m.execError(ctx, e, err)
 	default:
@@ -78,6 +80,9 @@ func (m *Manager) run(ctx context.Context, e *entry, s backend.ExecSpec, timeout
 }
 
 var errDeadline = errors.New("the command's deadline has passed")
+
+// deadlineEnding is how a command ends that its own deadline stopped.
+var deadlineEnding = flash.Ending{Cause: flash.CauseTimeout, ExitCode: 124, Message: "killed: its deadline has passed"}
 
 func pausedError(id flash.ID) *flash.Error {
 	return flash.Errorf(flash.Conflict, "sandbox %s is paused", id).
@@ -123,7 +128,7 @@ func (m *Manager) await(ctx context.Context, e *entry, p backend.Process) (flash
 			if ending.ExitCode <= 0 {
 				ending.ExitCode = 137
 			}
-		} else if ending.Cause == flash.CauseSandboxGone {
+		} else if ending.Cause == flash.CauseSandboxGone || ending.Cause == flash.CauseUnknown && e.gone.Err() != nil {
 			return m.gone(ctx, e)
 		}
 		return ending, nil
@@ -141,7 +146,7 @@ func (m *Manager) await(ctx context.Context, e *entry, p backend.Process) (flash
 		m.log.Warn("a killed command does not end", "sandbox", e.id, "err", err)
 	}
 	if errors.Is(context.Cause(ctx), errDeadline) {
-		return flash.Ending{Cause: flash.CauseTimeout, ExitCode: 124, Message: "killed: its deadline has passed"}, nil
+		return deadlineEnding, nil
 	}
 	return flash.Ending{}, ctx.Err()
 }

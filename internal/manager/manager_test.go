@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,20 +77,17 @@ type house struct {
 	dir    string
 	store  store.Store
 	images *images
-	fault  func(ctx context.Context, op string, id flash.ID) error
+	faults atomic.Pointer[func(ctx context.Context, op string, id flash.ID) error]
 	cancel context.CancelFunc
 	lost   bool // the records were lost
 }
 
-func open(t *testing.T, faults ...func(ctx context.Context, op string, id flash.ID) error) *house {
+func open(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), store: memory.New(), images: &images{}}
-	if len(faults) > 0 {
-		h.fault = faults[0]
-	}
 	h.start()
 	t.Cleanup(func() {
-		h.fault = nil
+		h.fault(nil)
 		h.reopen()
 		list, _ := h.List(context.Background())
 		for _, sb := range list {
@@ -119,10 +117,10 @@ func open(t *testing.T, faults ...func(ctx context.Context, op string, id flash.
 func (h *house) start() {
 	h.t.Helper()
 	f := fake.New(fake.Config{Dir: filepath.Join(h.dir, "machines"), Fault: func(ctx context.Context, op string, id flash.ID) error {
-		if h.fault == nil {
-			return nil
+		if f := h.faults.Load(); f != nil {
+			return (*f)(ctx, op, id)
 		}
-		return h.fault(ctx, op, id)
+		return nil
 	}})
 	m, err := manager.New(manager.Options{
 		Backends: []backend.Backend{f}, Images: h.images, Store: h.store,
@@ -146,6 +144,15 @@ func (h *house) stop() {
 	if err := h.Close(); err != nil {
 		h.t.Error(err)
 	}
+}
+
+// fault makes the backend ask f at its fault points; nil: no faults.
+func (h *house) fault(f func(ctx context.Context, op string, id flash.ID) error) {
+	if f == nil {
+		h.faults.Store(nil)
+		return
+	}
+	h.faults.Store(&f)
 }
 
 // reopen is a restart of the daemon: leases die with it, machines don't.
@@ -343,16 +350,16 @@ func TestCrashPointsOfCreate(t *testing.T) {
 	for _, op := range []string{fake.OpCreate, fake.OpCreateDir, fake.OpCreateStarted, fake.OpCreateDone} {
 		t.Run(strings.ReplaceAll(op, ":", "-"), func(t *testing.T) {
 			h := open(t)
-			h.fault = func(_ context.Context, at string, _ flash.ID) error {
+			h.fault(func(_ context.Context, at string, _ flash.ID) error {
 				if at == op {
 					return fake.ErrCrash
 				}
 				return nil
-			}
+			})
 			if _, err := h.Create(context.Background(), flash.CreateOptions{ID: "chosen", Image: "alpine"}); err == nil {
 				t.Fatal("create succeeded")
 			}
-			h.fault = nil
+			h.fault(nil)
 			h.reopen() // its cleanup checks that nothing is left
 			if list, _ := h.List(context.Background()); len(list) != 0 {
 				t.Errorf("left: %+v", list[0])
@@ -420,15 +427,15 @@ func TestBadCreatesStartNothing(t *testing.T) {
 func TestCallerGoneDuringCreate(t *testing.T) {
 	h := open(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	h.fault = func(c context.Context, at string, _ flash.ID) error {
+	h.fault(func(c context.Context, at string, _ flash.ID) error {
 		if at == fake.OpCreateStarted {
 			cancel()
 		}
 		return c.Err()
-	}
+	})
 	_, err := h.Create(ctx, flash.CreateOptions{Image: "alpine"})
 	wantCode(t, err, flash.Canceled)
-	h.fault = nil
+	h.fault(nil)
 	if list, _ := h.List(context.Background()); len(list) != 0 {
 		t.Errorf("left: %+v", list[0])
 	}
@@ -437,14 +444,14 @@ func TestCallerGoneDuringCreate(t *testing.T) {
 func TestDeleteDuringCreate(t *testing.T) {
 	h := open(t)
 	started := make(chan struct{})
-	h.fault = func(c context.Context, at string, _ flash.ID) error {
+	h.fault(func(c context.Context, at string, _ flash.ID) error {
 		if at == fake.OpCreateDir {
 			close(started)
 			<-c.Done()
 			return c.Err()
 		}
 		return nil
-	}
+	})
 	errs := make(chan error, 1)
 	go func() {
 		_, err := h.Create(context.Background(), flash.CreateOptions{ID: "slow", Image: "alpine"})
@@ -454,7 +461,7 @@ func TestDeleteDuringCreate(t *testing.T) {
 	err := h.Delete(context.Background(), "slow", flash.DeleteOptions{})
 	wantCode(t, err, flash.NotFound)
 	wantCode(t, <-errs, flash.Canceled)
-	h.fault = nil
+	h.fault(nil)
 }
 
 func TestDeleteDuringExec(t *testing.T) {
@@ -553,14 +560,14 @@ func TestBackendAwayAtStart(t *testing.T) {
 	sb := h.create(flash.CreateOptions{})
 	away := true
 	var mu sync.Mutex
-	h.fault = func(_ context.Context, at string, _ flash.ID) error {
+	h.fault(func(_ context.Context, at string, _ flash.ID) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if away && at == fake.OpProbe {
 			return flash.Errorf(flash.Unavailable, "the engine sleeps")
 		}
 		return nil
-	}
+	})
 	h.reopen()
 	_, err := h.Exec(context.Background(), sb.ID, flash.ExecOptions{Command: []string{"true"}})
 	wantCode(t, err, flash.Unavailable, "the engine sleeps")
@@ -587,12 +594,12 @@ func TestDestroyIsTriedAgain(t *testing.T) {
 	h := open(t)
 	sb := h.create(flash.CreateOptions{})
 	var once sync.Once
-	h.fault = func(_ context.Context, at string, _ flash.ID) (err error) {
+	h.fault(func(_ context.Context, at string, _ flash.ID) (err error) {
 		if at == fake.OpDestroy {
 			once.Do(func() { err = errors.New("engine hiccup") })
 		}
 		return err
-	}
+	})
 	wantCode(t, h.Delete(context.Background(), sb.ID, flash.DeleteOptions{}), flash.Timeout, "being removed")
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		_, err := h.Get(context.Background(), sb.ID)

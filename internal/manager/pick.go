@@ -15,7 +15,7 @@ import (
 // Probing again costs something, and an engine that is down is often asked
 // for in bursts.
 const (
-	probeTimeout     = 5 * time.Second
+	probeTimeout     = 20 * time.Second // a first probe may start something on a busy host
 	probeAgainFailed = 2 * time.Second
 	probeAgainOK     = 30 * time.Second
 )

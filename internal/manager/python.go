@@ -31,7 +31,7 @@ func (m *Manager) RunPython(ctx context.Context, id flash.ID, o flash.PythonOpti
 		if err != nil {
 			return nil, err
 		}
-		if started {
+		if started || res.Ending.ExitCode != 127 { // 127: no such program
 			e.python.CompareAndSwap(nil, &python)
 			return res, nil
 		}

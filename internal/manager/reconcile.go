@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
@@ -43,23 +44,51 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 			// the backend that could tell.
 			b = &managedBackend{Backend: absent{rec.Backend}, name: rec.Backend, err: errAbsent}
 		}
-		m.table.add(newEntry(rec, b))
+		e := newEntry(rec, b)
+		m.holdImage(ctx, e)
+		m.table.add(e)
 	}
+	// Each backend by itself, so that one that hangs holds up neither the
+	// others nor the start: what is not done in time Run does later.
+	bounded, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
 	for _, b := range m.backends {
-		if err := b.check(ctx); err != nil {
-			m.log.Warn("sandboxes of a backend wait for it to come back", "backend", b.name, "reason", b.reason())
-			continue
-		}
-		if err := m.reconcileBackend(ctx, b); err != nil {
-			return err
-		}
+		wg.Go(func() {
+			if err := b.check(bounded); err != nil {
+				m.log.Warn("sandboxes of a backend wait for it to come back", "backend", b.name, "reason", b.reason())
+				return
+			}
+			m.reconcileBackend(bounded, b)
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	for e := range m.table.all() {
 		m.settle(ctx, e)
 	}
-	m.sweepSnapshots(ctx)
+	if !m.o.AdoptUnknown { // lost records say nothing about snapshots
+		m.sweepSnapshots(ctx)
+	}
 	m.log.Info("records and machines agree", "sandboxes", len(recs), "snapshots", len(snaps), "dur", time.Since(began))
 	return nil
+}
+
+// holdImage leases the image under a sandbox of an earlier daemon, before
+// anything could evict it and whether or not its backend is there yet. An
+// image that an engine keeps has no lease.
+func (m *Manager) holdImage(ctx context.Context, e *entry) {
+	if e.rec.Digest == "" || e.rec.Handle == nil {
+		return
+	}
+	l, err := m.o.Images.AcquireDigest(ctx, e.rec.Digest)
+	if err != nil {
+		m.log.Debug("no image to hold for a sandbox", "sandbox", e.id, "image", e.rec.Image, "err", err)
+		return
+	}
+	e.lease = l
 }
 
 // settle finishes what a crash interrupted for an entry whose record names no
@@ -81,21 +110,22 @@ func (m *Manager) settle(ctx context.Context, e *entry) {
 	}
 }
 
-// reconcileBackend does the work of Reconcile for one backend.
-func (m *Manager) reconcileBackend(ctx context.Context, b *managedBackend) error {
-	var firstErr error
+// startTimeout bounds how long a start waits for backends to give their
+// machines back.
+const startTimeout = 15 * time.Second
+
+// reconcileBackend does the work of Reconcile for one backend. What fails now
+// is tried again by Run.
+func (m *Manager) reconcileBackend(ctx context.Context, b *managedBackend) {
 	for e := range m.table.all() {
-		if e.backend != b {
-			continue
-		}
-		if err := m.adopt(ctx, e); err != nil && firstErr == nil {
-			firstErr = err
+		if e.backend == b {
+			m.tryAdopt(ctx, e)
 		}
 	}
 	for h, err := range b.List(ctx) {
 		if err != nil {
-			m.log.Warn("a backend's machines could not all be listed", "backend", b.name, "err", err)
-			break
+			m.log.Warn("a backend's machines could not all be listed yet", "backend", b.name, "err", err)
+			return
 		}
 		if e, err := m.table.find(h.ID); err == nil && e.backend == b {
 			if s := e.view.Load().State; s.Live() || s == flash.Stopping {
@@ -112,15 +142,25 @@ func (m *Manager) reconcileBackend(ctx context.Context, b *managedBackend) error
 		}
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if firstErr != nil {
-		m.log.Warn("not every sandbox could be adopted yet", "backend", b.name, "err", firstErr)
+		return
 	}
 	b.mu.Lock()
 	b.reconciled = true
 	b.mu.Unlock()
-	return nil
+}
+
+// tryAdopt adopts e unless somebody is at it, such as a create that waits for
+// its image.
+func (m *Manager) tryAdopt(ctx context.Context, e *entry) {
+	select {
+	case e.turn <- struct{}{}:
+	default:
+		return
+	}
+	defer e.release()
+	if err := m.adopt(ctx, e); err != nil && ctx.Err() == nil {
+		m.log.Warn("a sandbox could not be brought in line yet", "sandbox", e.id, "backend", e.backend.name, "err", err)
+	}
 }
 
 // adoptUnknown gives a running machine without a record a new one. What only
@@ -152,12 +192,9 @@ func (m *Manager) adoptUnknown(ctx context.Context, b *managedBackend, h backend
 	return true
 }
 
-// adopt makes e what its machine really is. An error means: not now.
+// adopt makes e, whose turn the caller has, what its machine really is. An
+// error means: not now.
 func (m *Manager) adopt(ctx context.Context, e *entry) error {
-	if e.take(ctx) != nil {
-		return ctx.Err()
-	}
-	defer e.release()
 	if now, err := m.table.find(e.id); err != nil || now != e {
 		return nil // a delete was first
 	}
@@ -197,14 +234,8 @@ func (m *Manager) adopt(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	var lease Lease
-	if rec.Digest != "" { // an image that an engine keeps has no lease
-		if l, err := m.o.Images.AcquireDigest(ctx, rec.Digest); err == nil {
-			lease = l
-		}
-	}
 	e.mu.Lock()
-	e.machine, e.lease = mc, lease
+	e.machine = mc
 	e.mu.Unlock()
 	state := rec.State
 	switch status {
@@ -275,35 +306,35 @@ func (m *Manager) retry(ctx context.Context) {
 	list := m.orphans.list
 	m.orphans.list = nil
 	m.orphans.mu.Unlock()
-	for _, o := range list {
-		if err := m.destroyHandle(ctx, o.b, o.h); err != nil {
+	var wg sync.WaitGroup
+	for _, b := range m.backends {
+		wg.Go(func() { m.retryBackend(ctx, b, list) })
+	}
+	wg.Wait()
+}
+
+// retryBackend is retry for one backend. One that hangs delays only itself for
+// as long as its calls take; the next round waits for it.
+func (m *Manager) retryBackend(ctx context.Context, b *managedBackend, orphans []orphan) {
+	up := b.check(ctx) == nil
+	for _, o := range orphans {
+		if o.b == b && (!up || m.destroyHandle(ctx, o.b, o.h) != nil) {
 			m.orphan(o.b, o.h)
 		}
 	}
-	for _, b := range m.backends {
-		if b.check(ctx) != nil {
-			continue
-		}
-		b.mu.Lock()
-		done := b.reconciled
-		b.mu.Unlock()
-		if !done {
-			_ = m.reconcileBackend(ctx, b)
-			continue
-		}
-		for e := range m.table.all() {
-			if e.backend != b || !m.unsettled(e) {
-				continue
-			}
-			select {
-			case e.turn <- struct{}{}: // nobody is at it
-				e.release()
-			default:
-				continue
-			}
-			if err := m.adopt(ctx, e); err != nil {
-				m.log.Warn("still not done", "sandbox", e.id, "err", err)
-			}
+	if !up {
+		return
+	}
+	b.mu.Lock()
+	done := b.reconciled
+	b.mu.Unlock()
+	if !done {
+		m.reconcileBackend(ctx, b)
+		return
+	}
+	for e := range m.table.all() {
+		if e.backend == b && m.unsettled(e) {
+			m.tryAdopt(ctx, e)
 		}
 	}
 }

@@ -159,6 +159,13 @@ func (m *Manager) Snapshot(ctx context.Context, id flash.ID) (_ *flash.Snapshot,
 	if err != nil {
 		return nil, err
 	}
+	// The machine is paused now. Should the rest fail, it is woken again if it
+	// ran before: a snapshot that failed changes nothing.
+	defer func() {
+		if err != nil && sb.State == flash.Running {
+			m.wake(ctx, e, mc)
+		}
+	}()
 
 	e.mu.Lock()
 	rec := *e.rec
@@ -173,10 +180,8 @@ func (m *Manager) Snapshot(ctx context.Context, id flash.ID) (_ *flash.Snapshot,
 	if saved.MemFile != "" {
 		sn.MemFilePath = filepath.Join(state, saved.MemFile)
 	}
-	// The machine is paused now, whatever becomes of the records.
 	if sb.State == flash.Running {
 		if err := m.update(ctx, e, func(r *store.Sandbox) { r.State = flash.Paused }); err != nil {
-			m.log.Error("a pause could not be stored", "sandbox", id, "err", err)
 			return nil, err
 		}
 	}
@@ -241,8 +246,12 @@ func (m *Manager) sweepSnapshots(ctx context.Context) {
 		if b, err := os.ReadFile(filepath.Join(dir, intentFile)); err == nil {
 			_ = json.Unmarshal(b, &note)
 		}
+		b := m.backendNamed(note.Backend)
+		if b == nil && note.Backend != "" {
+			continue // only that backend can remove what it holds of it
+		}
 		m.log.Info("removing an unfinished snapshot", "snapshot", d.Name())
-		m.discard(ctx, m.backendNamed(note.Backend), dir, backend.Saved{})
+		m.discard(ctx, b, dir, backend.Saved{})
 	}
 }
 
