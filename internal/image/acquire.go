@@ -14,7 +14,8 @@ import (
 // pulled once; the pull ends when all of them have left.
 //
 // A tag is believed for Config.TagTTL; then its registry is asked whether it
-// has moved. If the registry can't be reached the cached image is used.
+// has moved. If the registry can't be reached the cached image is used, also
+// when a mirror lacks it.
 //
 // Errors: Invalid for a malformed reference and, with the reason
 // "image_not_found", for an image that no registry has; Denied; Unavailable
@@ -140,12 +141,33 @@ func (s *Store) refresh(ctx context.Context, r reference) error {
 	if err != nil {
 		return err
 	}
-	if root, ok := s.cachedRoot(r); ok {
+	root, cached := s.cachedRoot(r)
+	if cached {
 		if moved, err := s.recheck(ctx, r, src, root); err != nil || !moved {
 			return err
 		}
 	}
-	return s.pull(ctx, r, src, tag{checked: time.Now(), fixed: r.fixed()})
+	err = s.pull(ctx, r, src, tag{checked: time.Now(), fixed: r.fixed()})
+	if cached && ctx.Err() == nil && errors.Is(err, errUndecided) {
+		// A mirror that has the tag and not, or not yet, all of its image.
+		s.keepTag(r, err)
+		return nil
+	}
+	return err
+}
+
+// keepTag lets a cached tag count as looked up, since its registry can't be asked.
+func (s *Store) keepTag(r reference, err error) {
+	s.log.Warn("used a cached image, since its registry can't be asked", "image", shown(r.key), "err", err)
+	s.touchTag(r)
+}
+
+func (s *Store) touchTag(r reference) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tags[r.key]; t != nil {
+		t.checked = time.Now()
+	}
 }
 
 // recheck asks whether a cached tag means something else now.
@@ -156,18 +178,15 @@ func (s *Store) recheck(ctx context.Context, r reference, src *registrySource, r
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case errors.Is(err, flash.Unavailable):
-		s.log.Warn("used a cached image, since its registry can't be asked", "image", shown(r.key), "err", err)
+	case errors.Is(err, flash.Unavailable), errors.Is(err, errUndecided):
+		s.keepTag(r, err)
+		return false, nil
 	case err != nil:
 		return false, err
 	case now != root:
 		return true, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := s.tags[r.key]; t != nil {
-		t.checked = time.Now()
-	}
+	s.touchTag(r)
 	return false, nil
 }
 

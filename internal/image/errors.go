@@ -27,24 +27,33 @@ func notFound(format string, args ...any) *flash.Error {
 	return e
 }
 
+// errUndecided marks errors in which the registry an image is named after had
+// no say: what mirrors lack or refuse may be there all the same.
+var errUndecided = errors.New("the registry itself did not answer")
+
 // refusal is what one registry or mirror said instead of an image.
 type refusal struct {
-	host string
-	err  error
+	host   string
+	mirror bool
+	err    error
 }
 
 type refusals []refusal
 
-// err puts the refusals together. A registry that answers counts more than one
-// that can't be reached: the image is not found when one said so and none
-// asked for credentials.
+// err puts the refusals together. What the registry itself says decides, if it
+// says that the image is not found or not to be had. If it can't be reached,
+// the refusals of its mirrors count, as far as they go: such an error is
+// errUndecided.
 func (rs refusals) err(ref name.Reference) error {
-	code := flash.Unavailable
+	code, origin, reached := flash.Unavailable, flash.Unavailable, false
 	var reasons []string
 	var cause error
 	for _, r := range rs {
 		c, reason := refusalReason(r.err)
 		switch {
+		case !r.mirror:
+			var te *transport.Error
+			origin, reached = c, errors.As(r.err, &te)
 		case c == flash.Denied, c == flash.NotFound && code != flash.Denied:
 			code = c
 		}
@@ -52,10 +61,20 @@ func (rs refusals) err(ref name.Reference) error {
 		cause = errors.Join(cause, r.err)
 	}
 	image, all := shown(ref.Name()), strings.Join(reasons, "; ")
-	switch code {
-	case flash.NotFound:
+	undecided := origin == flash.Unavailable
+	if !undecided || reached { // busy or broken itself: that passes
+		code = origin
+	}
+	if undecided {
+		cause = errors.Join(cause, errUndecided)
+	}
+	switch {
+	case code == flash.NotFound && undecided:
+		return notFound("image: %s was not found at a mirror, and its registry can't be reached (%s)", image, all).WithCause(cause).
+			WithRemediation("check the name, or try again when the registry can be reached")
+	case code == flash.NotFound:
 		return notFound("image: %s was not found (%s)", image, all).WithCause(cause)
-	case flash.Denied:
+	case code == flash.Denied:
 		return flash.Errorf(flash.Denied, "image: %s does not exist or may not be pulled with the credentials there are (%s)", image, all).
 			WithCause(cause).WithRemediation("check the name, or log in to the registry with `docker login` as the user that runs the daemon")
 	}

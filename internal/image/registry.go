@@ -43,6 +43,7 @@ func newTransport() *http.Transport {
 // endpoint is one place to ask for the images of a repository.
 type endpoint struct {
 	host   string
+	mirror bool
 	repo   name.Repository
 	puller *remote.Puller
 }
@@ -66,7 +67,7 @@ func (s *Store) registrySource(ref name.Reference) (*registrySource, error) {
 		if err != nil {
 			return nil, fmt.Errorf("name of repository at mirror %s: %w", m.host, err)
 		}
-		if err := s.addEndpoint(src, m.host, repo, m.http); err != nil {
+		if err := s.addEndpoint(src, endpoint{host: m.host, mirror: true, repo: repo}, m.http); err != nil {
 			return nil, err
 		}
 	}
@@ -80,23 +81,24 @@ func (s *Store) registrySource(ref name.Reference) (*registrySource, error) {
 		}
 		origin = repo
 	}
-	if err := s.addEndpoint(src, host, origin, s.mayUseHTTP(host)); err != nil {
+	if err := s.addEndpoint(src, endpoint{host: host, repo: origin}, s.mayUseHTTP(host)); err != nil {
 		return nil, err
 	}
 	return src, nil
 }
 
-func (s *Store) addEndpoint(src *registrySource, host string, repo name.Repository, plain bool) error {
+func (s *Store) addEndpoint(src *registrySource, e endpoint, plain bool) error {
 	puller, err := remote.NewPuller(
-		remote.WithTransport(&policy{next: s.transport, store: s, host: host, plain: plain}),
+		remote.WithTransport(&policy{next: s.transport, store: s, host: e.host, plain: plain}),
 		remote.WithAuthFromKeychain(s.cfg.Keychain),
 		remote.WithUserAgent("flash-sandbox"),
 		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Jitter: 0.1, Steps: 3}),
 	)
 	if err != nil {
-		return fmt.Errorf("client of registry %s: %w", host, err)
+		return fmt.Errorf("client of registry %s: %w", e.host, err)
 	}
-	src.endpoints = append(src.endpoints, endpoint{host: host, repo: repo, puller: puller})
+	e.puller = puller
+	src.endpoints = append(src.endpoints, e)
 	return nil
 }
 
@@ -140,7 +142,7 @@ func (r *registrySource) each(ctx context.Context, ask func(*endpoint) error) er
 		if ctx.Err() != nil {
 			return timeoutOr(ctx, e.host)
 		}
-		all = append(all, refusal{host: e.host, err: err})
+		all = append(all, refusal{host: e.host, mirror: e.mirror, err: err})
 	}
 	return all.err(r.ref)
 }

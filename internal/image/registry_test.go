@@ -79,6 +79,53 @@ func TestMirrors(t *testing.T) {
 	wantClean(t, s)
 }
 
+// What a mirror lacks is not decided by the mirror: while the registry can't be
+// asked, the cached image is used.
+func TestMirrorLacksCachedImage(t *testing.T) {
+	first, second := testImage(t, map[string]string{"a": "1"}), testImage(t, map[string]string{"a": "2"})
+	mirror, origin := registry.Start(t), registry.Start(t)
+	host := origin.Addr()
+	digest := origin.Add(t, "app:v1", first)
+	s := testStore(t, Config{TagTTL: time.Nanosecond, Mirrors: map[string][]string{host: {mirror.URL()}}})
+	ref := host + "/app:v1"
+	acquire(t, s, ref).Release()
+
+	// The registry's own word counts, whatever its mirror says.
+	origin.Intercept(registry.Fail(http.StatusNotFound))
+	_, err := s.Acquire(context.Background(), ref)
+	wantError(t, err, flash.Invalid, reasonNotFound, "was not found (")
+	origin.Intercept(registry.Fail(http.StatusTooManyRequests))
+	_, err = s.Acquire(context.Background(), host+"/other")
+	wantError(t, err, flash.Unavailable, "", mirror.Addr()+": not found", "too many requests")
+
+	if err := origin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cachedIs := func(t *testing.T) {
+		t.Helper()
+		l := acquire(t, s, ref)
+		defer l.Release()
+		if l.Digest() != digest {
+			t.Errorf("digest is %s, want %s", l.Digest(), digest)
+		}
+	}
+	t.Run("tag not found", cachedIs)
+	mirror.Intercept(registry.Fail(http.StatusForbidden))
+	t.Run("tag denied", cachedIs)
+	mirror.Add(t, "app:v1", second)
+	mirror.Intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			registry.Fail(http.StatusNotFound)(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	t.Run("layers not found", cachedIs)
+	_, err = s.Acquire(context.Background(), host+"/other")
+	wantError(t, err, flash.Invalid, reasonNotFound, mirror.Addr()+": not found", "can't be reached", host+": refuses connections")
+	wantClean(t, s)
+}
+
 func TestMirrorThatBreaksMidway(t *testing.T) {
 	img := testImage(t, map[string]string{"a": strings.Repeat("z", 100000)})
 	bad, good := registry.Start(t), registry.Start(t)
