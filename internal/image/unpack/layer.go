@@ -129,7 +129,7 @@ func (l *Layer) Verify(want string) error {
 // Close ends the reading.
 func (l *Layer) Close() {
 	l.stop()
-	for range l.chunks { //nolint:revive // lets the goroutine go
+	for range l.chunks { // lets the goroutine go
 	}
 	<-l.done
 }

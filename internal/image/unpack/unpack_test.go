@@ -31,11 +31,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // entry is one tar entry in short: type by the first field that is set.
 type entry struct {
-	name, body, link, hard, dir string
-	typ                         byte
-	mode                        int64
-	uid, gid                    int
-	pax                         map[string]string
+	name, body, link, hard string
+	typ                    byte
+	mode                   int64
+	uid, gid               int
+	pax                    map[string]string
 }
 
 func f(name, body string) entry  { return entry{name: name, body: body} }
