@@ -92,6 +92,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := m.Reconcile(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = nil // told to stop while it starts, which is no failure
+		}
 		return errors.Join(err, srv.Close())
 	}
 	d.log.Info("fsbd is ready", "version", d.version, "http", srv.HTTPAddr(), "grpc", srv.GRPCAddr(), "data", c.DataDir)

@@ -21,9 +21,34 @@ func ownerID(dir string) (string, error) {
 		return "", err
 	}
 	id := strings.ToLower(rand.Text())
+	// It must outlive a power cut: another name would make the sandboxes of
+	// this one strangers.
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
+	if err := writeSynced(tmp, id+"\n"); err != nil {
 		return "", err
 	}
-	return id, os.Rename(tmp, path)
+	if err := os.Rename(tmp, path); err != nil {
+		return "", err
+	}
+	return id, syncDir(dir)
+}
+
+func writeSynced(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
