@@ -67,12 +67,23 @@ func (m *machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process
 		return nil, m.execError(ctx, err, s.Args[0])
 	}
 	p := &process{m: m, pid: pid, done: make(chan struct{})}
+	if ctx.Err() != nil {
+		// Nobody will hear of this process.
+		st.abandon()
+		go p.follow(c, st)
+		if err := p.Kill(context.WithoutCancel(ctx)); err != nil {
+			m.b.log.Error("a command that nobody waits for could not be killed", "sandbox", m.id, "pid", pid, "err", err)
+		}
+		return nil, ctx.Err()
+	}
 	st.run(s)
 	go p.follow(c, st)
 	return p, nil
 }
 
 // start starts a process and returns the connection over which that was done.
+// Once asked for, the process may run, so its number is waited for even when
+// ctx ends.
 func (m *machine) start(ctx context.Context, args *control.ExecArgs, files []*os.File) (*conn, int32, error) {
 	ctx, cancel := context.WithTimeout(ctx, execTimeout)
 	defer cancel()
@@ -80,6 +91,12 @@ func (m *machine) start(ctx context.Context, args *control.ExecArgs, files []*os
 	if err != nil {
 		return nil, 0, err
 	}
+	if err := ctx.Err(); err != nil {
+		c.close()
+		return nil, 0, err
+	}
+	ctx, cancelCall := context.WithTimeout(context.WithoutCancel(ctx), execTimeout)
+	defer cancelCall()
 	var pid int32
 	if err := c.call(ctx, boot.ContMgrExecuteAsync, args, &pid, files...); err != nil {
 		c.close()

@@ -72,13 +72,15 @@ func (st *streams) closeTheirs() {
 	}
 }
 
-// abandon closes this side's ends, of a process that never started.
+// abandon closes this side's ends, of a process that never started or whose
+// output nobody wants.
 func (st *streams) abandon() {
 	for _, f := range []*os.File{st.in, st.out[0], st.out[1]} {
 		if f != nil {
 			_ = f.Close()
 		}
 	}
+	st.in, st.out = nil, [2]*os.File{}
 }
 
 // run begins to copy.
