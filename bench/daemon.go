@@ -146,7 +146,7 @@ func (b *bench) comeAndGo(ctx context.Context, m member, n int) error {
 func (b *bench) settle(ctx context.Context, before lab.Gauges) lab.Gauges {
 	b.daemon.Client.Close()
 	last := b.daemon.Gauges(ctx)
-	for steady := 0; steady < 6 && ctx.Err() == nil; {
+	for steady := 0; steady < 20 && ctx.Err() == nil; { // pools of connections take their time
 		time.Sleep(500 * time.Millisecond)
 		now := b.daemon.Gauges(ctx)
 		if now.FDs < last.FDs || now.Goroutines < last.Goroutines {
