@@ -45,8 +45,11 @@ func (m *machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process
 	if err != nil {
 		return nil, err
 	}
-	m.act.RLock()
-	defer m.act.RUnlock()
+	release, err := m.share(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if m.hasEnded() {
 		return nil, m.conflict()
 	}
@@ -211,13 +214,19 @@ func (m *machine) gone(err error) flash.Ending {
 	e := flash.Ending{Cause: flash.CauseSandboxGone, ExitCode: -1, Message: "The sandbox ended under the command."}
 	select {
 	case <-m.ended:
-		if m.ending.Cause == flash.CauseOOM {
-			return m.ending
-		}
+	case <-m.destroying:
 	case <-time.After(time.Second):
 		// The sandbox lives: the daemon is stopping, or gVisor misbehaves.
 		m.b.log.Warn("a command was lost sight of", "sandbox", m.id, "err", err)
 		e.Cause, e.Message = flash.CauseUnknown, "The daemon lost sight of the command."
+		return e
+	}
+	select {
+	case <-m.ended:
+		if m.ending.Cause == flash.CauseOOM {
+			return m.ending
+		}
+	default:
 	}
 	return e
 }

@@ -13,6 +13,7 @@ import (
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
 	"github.com/flash-sandbox/flash-sandbox/internal/cgroup"
+	"golang.org/x/sync/semaphore"
 )
 
 // machine is one sandbox.
@@ -22,10 +23,12 @@ type machine struct {
 	dir string
 	rec record
 
-	// act orders what changes the sandbox: the start of a process holds it
-	// shared; pause, resume and snapshot hold it alone. Destroy waits for
-	// nobody.
-	act sync.RWMutex
+	// act orders what changes the sandbox, see share and seize. Destroy waits
+	// for nobody.
+	act *semaphore.Weighted
+
+	destroying  chan struct{} // closed when Destroy begins
+	destroyOnce sync.Once
 
 	ended    chan struct{} // closed when ending is set
 	ending   flash.Ending
@@ -43,7 +46,29 @@ var (
 )
 
 func newMachine(b *Backend, id flash.ID, r record) *machine {
-	return &machine{b: b, id: id, dir: b.dir(id), rec: r, ended: make(chan struct{}), unwatch: func() {}}
+	return &machine{
+		b: b, id: id, dir: b.dir(id), rec: r, act: semaphore.NewWeighted(all),
+		destroying: make(chan struct{}), ended: make(chan struct{}), unwatch: func() {},
+	}
+}
+
+// all is the weight of an act that tolerates no other.
+const all = 1 << 30
+
+// share waits until nothing holds the machine alone, and keeps it so until
+// release. The start of a process does that. The error is the context's.
+func (m *machine) share(ctx context.Context) (release func(), err error) { return m.hold(ctx, 1) }
+
+// seize waits until nobody shares or holds the machine, and holds it alone
+// until release. Pause, resume and snapshot do that. The error is the
+// context's.
+func (m *machine) seize(ctx context.Context) (release func(), err error) { return m.hold(ctx, all) }
+
+func (m *machine) hold(ctx context.Context, weight int64) (release func(), err error) {
+	if err := m.act.Acquire(ctx, weight); err != nil {
+		return nil, err
+	}
+	return func() { m.act.Release(weight) }, nil
 }
 
 // Handle finds the machine again.
@@ -56,10 +81,12 @@ func (m *machine) Status(ctx context.Context) (backend.Status, error) {
 	}
 	p := m.phase()
 	if !p.settled() {
-		m.act.Lock()
-		var err error
+		release, err := m.seize(ctx)
+		if err != nil {
+			return "", err
+		}
 		p, err = m.settle(ctx)
-		m.act.Unlock()
+		release()
 		if err != nil {
 			if m.hasEnded() {
 				return backend.StatusEnded, nil
@@ -73,11 +100,13 @@ func (m *machine) Status(ctx context.Context) (backend.Status, error) {
 	return backend.StatusRunning, nil
 }
 
-// hasEnded reports whether the machine has ended, also before the watcher has
-// noticed.
+// hasEnded reports whether the machine has ended or is about to, also before
+// the watcher has noticed.
 func (m *machine) hasEnded() bool {
 	select {
 	case <-m.ended:
+		return true
+	case <-m.destroying:
 		return true
 	default:
 		return !m.rec.alive()
@@ -124,6 +153,7 @@ const destroyTimeout = 30 * time.Second
 
 // Destroy kills and removes everything of the machine.
 func (m *machine) Destroy(ctx context.Context) error {
+	m.destroyOnce.Do(func() { close(m.destroying) })
 	m.unwatch()
 	if m.watching != nil {
 		<-m.watching

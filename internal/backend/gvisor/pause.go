@@ -37,7 +37,7 @@ func (m *machine) phase() phase {
 	return phase(b)
 }
 
-// setPhase puts a phase on record. The caller holds m.act.
+// setPhase puts a phase on record. The caller has seized m.
 func (m *machine) setPhase(p phase) error {
 	return writeFile(m.dir, phaseFile, []byte(p))
 }
@@ -47,15 +47,21 @@ const pauseTimeout = 30 * time.Second
 
 // Pause freezes the machine.
 func (m *machine) Pause(ctx context.Context) error {
-	m.act.Lock()
-	defer m.act.Unlock()
+	release, err := m.seize(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	return m.pause(ctx)
 }
 
 // Resume wakes it.
 func (m *machine) Resume(ctx context.Context) error {
-	m.act.Lock()
-	defer m.act.Unlock()
+	release, err := m.seize(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	return m.resume(ctx)
 }
 

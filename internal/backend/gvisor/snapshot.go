@@ -30,8 +30,11 @@ type savedData struct {
 // Snapshot saves memory, processes and written files into dir and leaves the
 // machine paused.
 func (m *machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, err error) {
-	m.act.Lock()
-	defer m.act.Unlock()
+	release, err := m.seize(ctx)
+	if err != nil {
+		return backend.Saved{}, err
+	}
+	defer release()
 	if m.hasEnded() {
 		return backend.Saved{}, m.conflict()
 	}
@@ -91,6 +94,9 @@ func (m *machine) checkpoint(ctx context.Context, dir string) (err error) {
 		FilePayload:   urpc.FilePayload{Files: files},
 	}
 	if err := m.call(ctx, boot.ContMgrCheckpoint, opts, nil, files...); err != nil {
+		if m.hasEnded() {
+			return m.conflict()
+		}
 		return fmt.Errorf("save sandbox %s: %w", m.id, err)
 	}
 	return nil
