@@ -53,13 +53,14 @@ type Backend struct {
 
 	netns *os.File // an empty network namespace for gofers
 
-	mu       sync.Mutex
-	machines map[flash.ID]*machine // live ones that this process watches
-	probed   bool                  // a sandbox has started on this host
-	closed   bool
-	watchers sync.WaitGroup
-	stop     context.CancelFunc
-	running  context.Context // until Close
+	mu        sync.Mutex
+	machines  map[flash.ID]*machine // live ones that this process watches
+	leftovers map[flash.ID]*leftover
+	probed    bool // a sandbox has started on this host
+	closed    bool
+	watchers  sync.WaitGroup
+	stop      context.CancelFunc
+	running   context.Context // until Close
 }
 
 var (
@@ -91,8 +92,9 @@ func New(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{
 		cfg: cfg, log: cfg.Logger,
-		cgroup:   cgroupPrefix(cfg.StateDir),
-		machines: map[flash.ID]*machine{},
+		cgroup:    cgroupPrefix(cfg.StateDir),
+		machines:  map[flash.ID]*machine{},
+		leftovers: map[flash.ID]*leftover{},
 	}
 	b.running, b.stop = context.WithCancel(context.Background())
 	return b, nil

@@ -63,6 +63,9 @@ func (b *Backend) build(ctx context.Context, s backend.Spec, restore string, sav
 	if closed {
 		return nil, errClosed
 	}
+	if err := b.removeLeftover(ctx, s.ID); err != nil {
+		return nil, flash.Errorf(flash.Exists, "machine %s is still being removed", s.ID).WithCause(err)
+	}
 	dir := b.dir(s.ID)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -73,9 +76,7 @@ func (b *Backend) build(ctx context.Context, s backend.Spec, restore string, sav
 	m := newMachine(b, s.ID, rec)
 	defer func() {
 		if err != nil {
-			if derr := m.remove(context.WithoutCancel(ctx)); derr != nil {
-				b.log.Error("a machine that could not be made is left behind", "sandbox", s.ID, "err", derr)
-			}
+			b.undo(context.WithoutCancel(ctx), m)
 			if ctx.Err() != nil {
 				err = ctx.Err()
 			}

@@ -165,6 +165,7 @@ func (m *machine) Destroy(ctx context.Context) error {
 	if m.b.machines[m.id] == m {
 		delete(m.b.machines, m.id)
 	}
+	m.b.forgetLeftover(m.id)
 	m.b.mu.Unlock()
 	m.end(destroyed())
 	return nil

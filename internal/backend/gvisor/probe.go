@@ -17,7 +17,8 @@ import (
 )
 
 // Probe says whether this host can run sandboxes. The first time that all else
-// is right it starts one, of an image with nothing in it.
+// is right it starts one, of an image with nothing in it. It also removes what
+// could not be removed before.
 func (b *Backend) Probe(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return flash.Errorf(flash.Unavailable, "gVisor needs root: the daemon runs as user %d", os.Geteuid())
@@ -44,6 +45,7 @@ func (b *Backend) Probe(ctx context.Context) error {
 	if closed {
 		return errClosed
 	}
+	b.removeLeftovers(ctx)
 	if probed {
 		return nil
 	}
