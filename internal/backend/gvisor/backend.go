@@ -142,34 +142,13 @@ func version() string {
 func (b *Backend) dir(id flash.ID) string { return filepath.Join(b.cfg.StateDir, string(id)) }
 
 // List yields everything below the state directory, and cgroups of machines
-// that have no directory any more.
+// that have no directory any more; but not what Probe uses and cleans itself.
 func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
 	return func(yield func(backend.Handle, error) bool) {
-		// Groups before directories, as a machine's group is gone first.
-		groups, err := cgroup.Children("/")
+		names, err := b.names()
 		if err != nil {
 			yield(backend.Handle{}, err)
 			return
-		}
-		var names []string
-		for _, g := range groups {
-			if name, ok := strings.CutPrefix("/"+g, b.cgroup); ok {
-				names = append(names, name)
-			}
-		}
-		entries, err := os.ReadDir(b.cfg.StateDir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			yield(backend.Handle{}, err)
-			return
-		}
-		var young []string
-		for _, e := range entries {
-			switch {
-			case b.isYoungProbe(e):
-				young = append(young, e.Name())
-			case e.IsDir():
-				names = append(names, e.Name())
-			}
 		}
 		slices.Sort(names)
 		for _, name := range slices.Compact(names) {
@@ -178,7 +157,7 @@ func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
 				return
 			}
 			id, err := flash.ParseID(name)
-			if err != nil || slices.Contains(young, name) {
+			if err != nil {
 				continue // not a machine's
 			}
 			if !yield(handle(id), nil) {
@@ -186,6 +165,31 @@ func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
 			}
 		}
 	}
+}
+
+// names returns the names of all cgroups and directories of ours, those in both
+// twice.
+func (b *Backend) names() (names []string, err error) {
+	// Groups before directories, as a machine's group is gone first.
+	groups, err := cgroup.Children("/")
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		if name, ok := strings.CutPrefix("/"+g, b.cgroup); ok {
+			names = append(names, name)
+		}
+	}
+	entries, err := os.ReadDir(b.cfg.StateDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 // handleVersion is the version of the handles' data, of which there is none:

@@ -3,8 +3,10 @@ package gvisor
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
 	"github.com/flash-sandbox/flash-sandbox/internal/backend"
@@ -21,6 +23,67 @@ func TestProbe(t *testing.T) {
 	caps := backend.Capabilities(b)
 	if len(caps) != 5 {
 		t.Errorf("capabilities = %v", caps)
+	}
+}
+
+// TestProbeLeftovers: a sandbox's name may look like a probe's, and what a
+// killed probe has left goes once it is old.
+func TestProbeLeftovers(t *testing.T) {
+	b := open(t)
+	m := create(t, b, func(s *backend.Spec) { s.ID = "probe-mine" })
+	var found []flash.ID
+	for h, err := range b.List(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, h.ID)
+	}
+	if len(found) != 1 || found[0] != m.id {
+		t.Errorf("List has %v, want %s", found, m.id)
+	}
+	if _, err := flash.ParseID(probePrefix + "x"); err == nil {
+		t.Error("a sandbox can have a probe's name")
+	}
+	g, err := m.cgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var groups []string // of a probe without a directory
+	for _, d := range g.Dirs() {
+		groups = append(groups, strings.Replace(d, string(m.id), probePrefix+"c", 1))
+	}
+	old, young := b.dir(probePrefix+"a"), b.dir(probePrefix+"b")
+	for _, d := range append(groups, old, young) {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(old, long, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range append(groups, old) {
+		if exists(d) {
+			t.Errorf("%s is left", d)
+		}
+	}
+	if !exists(young) {
+		t.Error("the sandbox of a probe under way is removed")
+	}
+	if err := os.Chtimes(young, long, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if exists(young) {
+		t.Error("the sandbox of a probe stays when it is old")
+	}
+	if got := sh(t, m, "echo alive"); got != "alive\n" {
+		t.Errorf("%q", got)
 	}
 }
 

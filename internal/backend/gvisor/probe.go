@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -46,6 +45,9 @@ func (b *Backend) Probe(ctx context.Context) error {
 		return errClosed
 	}
 	b.removeLeftovers(ctx)
+	if err := b.removeOldProbes(ctx); err != nil {
+		b.log.Warn("what an earlier probe has left can't be removed", "err", err)
+	}
 	if probed {
 		return nil
 	}
@@ -61,17 +63,37 @@ func (b *Backend) Probe(ctx context.Context) error {
 	return nil
 }
 
-// probePrefix begins the id of a probe's sandbox.
-const probePrefix = "probe-"
+// probePrefix begins the name of a probe's sandbox, and no id, see
+// flash.ParseID.
+const probePrefix = ".probe-"
 
-// isYoungProbe recognises the sandbox of a probe that is going on, perhaps in
-// another process. One left by a crash grows old.
-func (b *Backend) isYoungProbe(e fs.DirEntry) bool {
-	if !strings.HasPrefix(e.Name(), probePrefix) {
-		return false
+// removeOldProbes removes what probes have left that were killed on the way.
+func (b *Backend) removeOldProbes(ctx context.Context) error {
+	names, err := b.names()
+	if err != nil {
+		return err
 	}
-	fi, err := e.Info()
-	return err != nil || time.Since(fi.ModTime()) < 2*launchTimeout
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if !strings.HasPrefix(name, probePrefix) || b.isYoung(name) {
+			continue
+		}
+		r, err := readRecord(filepath.Join(b.cfg.StateDir, name))
+		if err != nil {
+			r = record{} // the cgroup tells what is to be killed
+		}
+		if err := newMachine(b, flash.ID(name), r).remove(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isYoung reports whether a probe may still be going on, perhaps in another
+// process.
+func (b *Backend) isYoung(name string) bool {
+	fi, err := os.Lstat(filepath.Join(b.cfg.StateDir, name))
+	return err == nil && time.Since(fi.ModTime()) < 2*launchTimeout
 }
 
 // tryStart starts a sandbox whose program does not exist. That gVisor gets as
