@@ -128,14 +128,32 @@ func (b *Backend) Info() backend.Info {
 // version is that of the gVisor module in this program. It also stands for the
 // format of saved states.
 func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range info.Deps {
-			if d.Path == "gvisor.dev/gvisor" {
-				return d.Version
-			}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return unknownVersion
+	}
+	return versionIn(info)
+}
+
+// unknownVersion is the version in test binaries, which don't list what they
+// are made of.
+const unknownVersion = "unknown"
+
+// versionIn is the version in a program with the given build information.
+// gVisor's own variable is set only in gVisor's own builds.
+func versionIn(info *debug.BuildInfo) string {
+	for _, d := range info.Deps {
+		if d.Path != "gvisor.dev/gvisor" {
+			continue
+		}
+		for d.Replace != nil {
+			d = d.Replace
+		}
+		if d.Version != "" {
+			return d.Version
 		}
 	}
-	return "unknown" // test binaries don't list what they are made of
+	return unknownVersion
 }
 
 // dir returns a machine's directory.
