@@ -50,6 +50,7 @@ type Error struct {
 	Origin      string // OriginWorker or OriginServer; empty means OriginServer
 	Message     string // one sentence, names the field or the thing
 	Remediation string // what to do about it; may be empty
+	Uncertain   bool   // the request may have had an effect, whatever the code says of others
 	Err         error  // cause, for the log
 }
 

@@ -39,6 +39,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer lock.Close()
+	// A folder that was used before and has no records has lost them.
+	usedBefore, hasRecords := exists(filepath.Join(c.DataDir, "owner")), exists(filepath.Join(c.DataDir, "state.db"))
 	owner, err := ownerID(c.DataDir)
 	if err != nil {
 		return dataDirError(c.DataDir, err)
@@ -72,7 +74,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		Backends: list, Images: imageStore{images}, Store: records,
 		SnapshotDir: snapshotDir, Logger: d.log, Registerer: registry,
 		OutputLimit: int(c.OutputLimit), DefaultMemoryMB: c.DefaultMemoryMB, PidsLimit: c.PidsLimit,
-		AdoptUnknown: records.Recovered(),
+		AdoptUnknown: records.Recovered() || usedBefore && !hasRecords,
 	})
 	if err != nil {
 		return err
@@ -112,4 +114,9 @@ func node() string {
 		return "local"
 	}
 	return name
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

@@ -46,7 +46,7 @@ func ProblemOf(err error, requestID string) Problem {
 	e := flash.AsError(err)
 	p := Problem{
 		Type: "about:blank", Status: HTTPStatus(e.Code), Detail: e.Message, Code: e.Reason, Kind: string(e.Code),
-		Message: Sentence(e), Origin: e.Origin, Outcome: Outcome(e.Code), Remediation: e.Remediation, RequestID: requestID,
+		Message: Sentence(e), Origin: e.Origin, Outcome: outcomeOf(e), Remediation: e.Remediation, RequestID: requestID,
 	}
 	if s, ok := httpReasons[e.Reason]; ok {
 		p.Status = s

@@ -67,6 +67,14 @@ func RPC(c flash.Code) RPCCode { return find(c).rpc }
 // Outcome says whether a request that failed with a code may have had an effect.
 func Outcome(c flash.Code) string { return find(c).outcome }
 
+// outcomeOf is Outcome for an error, which may know better than its code.
+func outcomeOf(e *flash.Error) string {
+	if e.Uncertain {
+		return OutcomeUncertain
+	}
+	return Outcome(e.Code)
+}
+
 // FromHTTPStatus guesses the code behind a status that came without a problem
 // document, from a proxy for instance. Two codes share 409; it says Conflict.
 func FromHTTPStatus(status int) flash.Code {

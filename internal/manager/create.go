@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -92,11 +93,11 @@ func (m *Manager) Create(ctx context.Context, o flash.CreateOptions) (_ *flash.S
 	}
 
 	var mc backend.Machine
-	path := "cold"
+	way := "cold"
 	if snap == nil {
 		mc, err = b.Create(ctx, spec)
 	} else {
-		path = "restored"
+		way = "restored"
 		restorer, ok := backend.As[backend.Restorer](b)
 		if !ok {
 			return nil, flash.Errorf(flash.Unsupported, "snapshot_path: the %s backend can't restore", b.name)
@@ -129,7 +130,7 @@ func (m *Manager) Create(ctx context.Context, o flash.CreateOptions) (_ *flash.S
 		return nil, err
 	}
 	m.watch(e)
-	m.metrics.created(b.name, path, began)
+	m.metrics.created(b.name, way, began)
 	return e.view.Load(), nil
 }
 
@@ -221,9 +222,7 @@ func (m *Manager) spec(rec *store.Sandbox, img backend.Image, o *flash.CreateOpt
 		MemoryBytes: rec.MemoryMB << 20, CPUs: rec.CPUCores, Pids: m.o.PidsLimit,
 		Env: environment(cfg.Env, o.Env),
 	}
-	if s.Dir == "" {
-		s.Dir = "/"
-	}
+	s.Dir = path.Join("/", s.Dir) // an image may name it without the slash
 	command := o.Command
 	if snap != nil {
 		src := snap.Sandbox

@@ -21,7 +21,8 @@ func (m *Manager) Delete(ctx context.Context, id flash.ID, o flash.DeleteOptions
 	if o.Keep {
 		return m.keep(ctx, e)
 	}
-	if e.view.Load().State == flash.Creating && e.abort != nil {
+	aborted := e.view.Load().State == flash.Creating && e.abort != nil
+	if aborted {
 		e.abort() // the create ends by itself and leaves nothing
 	}
 	if err := e.take(ctx); err != nil {
@@ -29,7 +30,10 @@ func (m *Manager) Delete(ctx context.Context, id flash.ID, o flash.DeleteOptions
 	}
 	if _, err := m.table.find(id); err != nil {
 		e.release()
-		return err // another delete was first, or the create gave up
+		if aborted {
+			return nil // the create gave up for this
+		}
+		return err // another delete was first
 	}
 
 	// From here the delete goes on when its caller leaves: the intent is

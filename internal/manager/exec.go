@@ -93,21 +93,24 @@ func pausedError(id flash.ID) *flash.Error {
 func (m *Manager) execError(ctx context.Context, e *entry, err error) error {
 	switch {
 	case context.Cause(e.gone) != nil:
-		return goneError(e, "before the command started")
+		return goneError(e, "before the command started", false)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
 	return err
 }
 
-// goneError tells that the sandbox went away under a command.
-func goneError(e *entry, when string) error {
+// goneError tells that the sandbox went away under a command, which may have
+// done something (ran) or not.
+func goneError(e *entry, when string, ran bool) error {
 	var ended *endedError
+	err := flash.SandboxNotFound(e.id, "it was deleted "+when)
 	if cause := context.Cause(e.gone); errors.As(cause, &ended) {
-		return flash.Errorf(flash.Conflict, "sandbox %s ended %s: %s (%s)", e.id, when, ended.ending.Message, ended.ending.Cause).
+		err = flash.Errorf(flash.Conflict, "sandbox %s ended %s: %s (%s)", e.id, when, ended.ending.Message, ended.ending.Cause).
 			WithRemediation("delete it and create a new one")
 	}
-	return flash.SandboxNotFound(e.id, "it was deleted "+when)
+	err.Uncertain = ran
+	return err
 }
 
 // await waits for a process. When the caller leaves or a deadline passes, the
@@ -142,6 +145,11 @@ func (m *Manager) await(ctx context.Context, e *entry, p backend.Process) (flash
 	if err := p.Kill(kill); err != nil {
 		m.log.Warn("a command could not be killed", "sandbox", e.id, "err", err)
 	}
+	if e.view.Load().State == flash.Paused {
+		// A process that is frozen dies when it is woken, not before.
+		kill, cancel = context.WithTimeout(kill, 10*time.Millisecond)
+		defer cancel()
+	}
 	if _, err := p.Wait(kill); err != nil {
 		m.log.Warn("a killed command does not end", "sandbox", e.id, "err", err)
 	}
@@ -163,5 +171,5 @@ func (m *Manager) gone(ctx context.Context, e *entry) (flash.Ending, error) {
 	if errors.As(context.Cause(e.gone), &ended) && ended.ending.Cause == flash.CauseOOM {
 		return flash.Ending{Cause: flash.CauseOOM, ExitCode: 137, Message: ended.ending.Message}, nil
 	}
-	return flash.Ending{}, goneError(e, "while the command ran")
+	return flash.Ending{}, goneError(e, "while the command ran", true)
 }

@@ -137,15 +137,26 @@ func (m *Manager) Snapshot(ctx context.Context, id flash.ID) (_ *flash.Snapshot,
 		return nil, err
 	}
 
+	if sb.Image == "" {
+		return nil, flash.Errorf(flash.Conflict, "sandbox %s was found again without its record, and a snapshot needs to know its image", id).
+			WithRemediation("copy what you need out of it")
+	}
 	snapID := flash.NewSnapshotID()
 	dir := filepath.Join(m.o.SnapshotDir, string(snapID))
 	state := filepath.Join(dir, "state")
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, diskError("the snapshot's folder could not be made", err)
 	}
+	tried := false
 	defer func() {
-		if err != nil {
-			m.discard(ctx, e.backend, dir, backend.Saved{})
+		if err == nil {
+			return
+		}
+		// First the folder: waking may need the room that it takes. A
+		// snapshot that failed changes nothing, so a sandbox that ran runs on.
+		m.discard(ctx, e.backend, dir, backend.Saved{})
+		if tried && sb.State == flash.Running {
+			m.wake(ctx, e, mc)
 		}
 	}()
 	note, err := json.Marshal(intent{Backend: sb.Backend, Sandbox: id})
@@ -155,17 +166,11 @@ func (m *Manager) Snapshot(ctx context.Context, id flash.ID) (_ *flash.Snapshot,
 	if err := os.WriteFile(filepath.Join(dir, intentFile), note, 0o600); err != nil {
 		return nil, diskError("the snapshot could not be written", err)
 	}
+	tried = true
 	saved, err := s.Snapshot(ctx, state)
 	if err != nil {
-		return nil, err
+		return nil, diskError("the snapshot could not be written", err)
 	}
-	// The machine is paused now. Should the rest fail, it is woken again if it
-	// ran before: a snapshot that failed changes nothing.
-	defer func() {
-		if err != nil && sb.State == flash.Running {
-			m.wake(ctx, e, mc)
-		}
-	}()
 
 	e.mu.Lock()
 	rec := *e.rec
@@ -190,7 +195,7 @@ func (m *Manager) Snapshot(ctx context.Context, id flash.ID) (_ *flash.Snapshot,
 	if err := m.o.Store.InsertSnapshot(write, sn); err != nil {
 		return nil, err
 	}
-	m.putSnapshot(ctx, sn)
+	m.putSnapshot(write, sn)
 	m.log.Info("snapshot taken", "sandbox", id, "snapshot", snapID, "backend", sb.Backend, "bytes", sn.SizeBytes, "memory", sn.Memory)
 	c := sn.Snapshot
 	return &c, nil
