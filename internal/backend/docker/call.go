@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,52 +19,94 @@ import (
 type op struct {
 	name    string
 	timeout time.Duration
+	on      string // the container, where one that is wedged must not hold up others
 }
 
-var (
-	opInfo    = op{"info", 10 * time.Second}
-	opInspect = op{"inspect", 15 * time.Second}
-	opImage   = op{"image", 15 * time.Second}
-	opLoad    = op{"load", 15 * time.Minute}
-	opCreate  = op{"create", 60 * time.Second}
-	opStart   = op{"start", 60 * time.Second}
-	opExec    = op{"exec", 30 * time.Second}
-	opPause   = op{"pause", 20 * time.Second}
-	opCommit  = op{"commit", 5 * time.Minute}
-	opRemove  = op{"remove", 60 * time.Second}
-	opStats   = op{"stats", 10 * time.Second}
+// of returns the op on one container.
+func (o op) of(container string) op {
+	o.on = container
+	return o
+}
+
+// key names the op's breaker. That of the kind as a whole has the bare name.
+func (o op) key() string {
+	if o.on == "" {
+		return o.name
+	}
+	return o.name + " " + o.on
+}
+
+// wedged is how many containers a kind of call must hang for, within
+// wedgedWithin, to be kept away from all.
+const (
+	wedged       = 2
+	wedgedWithin = time.Minute
 )
 
-// breaker keeps calls of one kind away from an engine that let one hang.
+var (
+	opInfo    = op{name: "info", timeout: 10 * time.Second}
+	opList    = op{name: "list", timeout: 15 * time.Second}
+	opInspect = op{name: "inspect", timeout: 15 * time.Second}
+	opImage   = op{name: "image", timeout: 15 * time.Second}
+	opLoad    = op{name: "load", timeout: 15 * time.Minute}
+	opCreate  = op{name: "create", timeout: 60 * time.Second}
+	opStart   = op{name: "start", timeout: 60 * time.Second}
+	opExec    = op{name: "exec", timeout: 30 * time.Second}
+	opPause   = op{name: "pause", timeout: 20 * time.Second}
+	opCommit  = op{name: "commit", timeout: 5 * time.Minute}
+	// Shorter than what callers give a whole Destroy, so that they see it fail.
+	opRemove = op{name: "remove", timeout: 18 * time.Second}
+	opStats  = op{name: "stats", timeout: 10 * time.Second}
+)
+
+// breaker keeps calls of one kind away from an engine, or from a container,
+// that let one hang.
 type breaker struct {
 	until time.Time
 	trial bool // one call is trying again
 }
 
-// enter passes a call through the breaker of its kind.
+func (b *breaker) refuses() bool { return b != nil && (b.trial || time.Now().Before(b.until)) }
+
+// enter passes a call through the breakers of its kind.
 func (e *engine) enter(o op) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b := e.tripped[o.name]
-	if b == nil {
-		return nil
-	}
-	if b.trial || time.Now().Before(b.until) {
+	all, one := e.tripped[o.name], e.tripped[o.key()]
+	if all.refuses() || one.refuses() {
 		return flash.Errorf(flash.Unavailable, "the Docker engine let the last %s call hang and is not asked again yet", o.name).
 			WithRemediation("retry in some seconds; restart the engine if it stays so")
 	}
-	b.trial = true
+	for _, b := range []*breaker{all, one} {
+		if b != nil {
+			b.trial = true
+		}
+	}
 	return nil
 }
 
-// leave tells the breaker how the call went.
+// leave tells the breakers how the call went.
 func (e *engine) leave(o op, hung bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if hung {
-		e.tripped[o.name] = &breaker{until: time.Now().Add(e.limits.retry)}
-	} else {
+	if !hung {
 		delete(e.tripped, o.name)
+		delete(e.tripped, o.key())
+		return
+	}
+	now := time.Now()
+	trip := func(key string) { e.tripped[key] = &breaker{until: now.Add(e.limits.retry)} }
+	trip(o.key())
+	n := 0
+	for key, b := range e.tripped {
+		if now.Sub(b.until) > wedgedWithin && !b.trial {
+			delete(e.tripped, key) // most likely gone, or nobody asks any more
+		} else if strings.HasPrefix(key, o.name+" ") {
+			n++
+		}
+	}
+	if n >= wedged || e.tripped[o.name] != nil {
+		trip(o.name)
 	}
 }
 
@@ -71,8 +114,10 @@ func (e *engine) leave(o op, hung bool) {
 func (e *engine) release(o op) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if b := e.tripped[o.name]; b != nil {
-		b.trial = false
+	for _, key := range []string{o.name, o.key()} {
+		if b := e.tripped[key]; b != nil {
+			b.trial = false
+		}
 	}
 }
 
@@ -101,13 +146,21 @@ func call[T any](ctx context.Context, e *engine, o op, fn func(context.Context, 
 	defer stop()
 	defer e.guard(deadline, c, cancel)()
 
+	start := time.Now()
 	v, err := fn(deadline, c)
 	switch {
 	case err == nil:
 		e.leave(o, false)
 		return v, nil
 	case ctx.Err() != nil:
-		e.release(o)
+		// A caller who leaves says nothing of the engine, unless the deadline
+		// it had was fair.
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(start) > timeout/3 {
+			e.log.Warn("a call of the Docker engine hangs", "op", o.name, "dur", time.Since(start))
+			e.leave(o, true)
+		} else {
+			e.release(o)
+		}
 		return zero, ctx.Err()
 	case errors.Is(context.Cause(deadline), errHung):
 		e.release(o)

@@ -26,6 +26,7 @@ type limits struct {
 	ping    time.Duration // an engine that takes longer for a ping is hung
 	suspect time.Duration // a call that takes longer makes us ping
 	retry   time.Duration // an engine that failed is left alone for so long
+	settle  time.Duration // an ended command's result is asked for so long
 	most    time.Duration // shortens every op's deadline; 0: not
 }
 
@@ -50,7 +51,7 @@ type engine struct {
 func newEngine(host string, log *slog.Logger) *engine {
 	return &engine{
 		configured: host, log: log, tripped: map[string]*breaker{},
-		limits: limits{ping: 4 * time.Second, suspect: 3 * time.Second, retry: 2 * time.Second},
+		limits: limits{ping: 4 * time.Second, suspect: 3 * time.Second, retry: 2 * time.Second, settle: 10 * time.Second},
 	}
 }
 

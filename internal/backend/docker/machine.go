@@ -23,6 +23,7 @@ type Machine struct {
 	id       flash.ID
 	cid      string // the engine's container id
 	restored string // committed image it was made from, "" if from another
+	attempt  string // label of the create that made it, "" if it was found
 	born     time.Time
 
 	mu        sync.Mutex
@@ -89,7 +90,7 @@ func (b *Backend) List(ctx context.Context) iter.Seq2[backend.Handle, error] {
 
 // list returns all containers of ours, in any state.
 func (b *Backend) list(ctx context.Context) ([]container.Summary, error) {
-	res, err := call(ctx, b.engine, opInspect, func(ctx context.Context, c *client.Client) (client.ContainerListResult, error) {
+	res, err := call(ctx, b.engine, opList, func(ctx context.Context, c *client.Client) (client.ContainerListResult, error) {
 		return c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: b.filters()})
 	})
 	if err != nil {
@@ -104,7 +105,7 @@ func (b *Backend) filters() client.Filters {
 
 // inspect asks for the container; one that is not there is flash.NotFound.
 func (m *Machine) inspect(ctx context.Context) (container.InspectResponse, error) {
-	res, err := call(ctx, m.b.engine, opInspect, func(ctx context.Context, c *client.Client) (client.ContainerInspectResult, error) {
+	res, err := call(ctx, m.b.engine, opInspect.of(m.cid), func(ctx context.Context, c *client.Client) (client.ContainerInspectResult, error) {
 		return c.ContainerInspect(ctx, m.cid, client.ContainerInspectOptions{})
 	})
 	switch {
@@ -209,7 +210,7 @@ func (m *Machine) Destroy(ctx context.Context) error {
 func (m *Machine) remove(ctx context.Context) error {
 	const tries = 50
 	for i := 0; ; i++ {
-		err := do(ctx, m.b.engine, opRemove, func(ctx context.Context, c *client.Client) error {
+		err := do(ctx, m.b.engine, opRemove.of(m.cid), func(ctx context.Context, c *client.Client) error {
 			_, err := c.ContainerRemove(ctx, m.cid, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 			return err
 		})
