@@ -3,6 +3,7 @@ package docker
 import (
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 
@@ -21,6 +22,12 @@ func asUnavailable(doing string, err error) *flash.Error {
 		return e
 	}
 	return flash.Errorf(flash.Unavailable, "could not %s", doing).WithCause(err)
+}
+
+// notDialed reports that a call can't have reached the engine.
+func notDialed(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 func isNotFound(err error) bool { return cerrdefs.IsNotFound(err) }

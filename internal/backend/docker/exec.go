@@ -58,7 +58,7 @@ func (m *Machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process
 		p.ooms, _ = group.OOMKills()
 	}
 	if err := p.launch(ctx, env); err != nil {
-		if p.eid != "" && ctx.Err() != nil {
+		if p.eid != "" && (ctx.Err() != nil || outcomeUnknown(err)) {
 			p.giveUp(ctx)
 		}
 		return nil, err
@@ -69,7 +69,7 @@ func (m *Machine) Exec(ctx context.Context, s backend.ExecSpec) (backend.Process
 // launch creates the exec in the engine and attaches to it.
 func (p *Process) launch(ctx context.Context, env []string) error {
 	m, s := p.m, p.s
-	made, err := call(ctx, m.b.engine, opExec, func(ctx context.Context, c *client.Client) (client.ExecCreateResult, error) {
+	made, err := call(ctx, m.b.engine, opExec.of(m.cid), func(ctx context.Context, c *client.Client) (client.ExecCreateResult, error) {
 		return c.ExecCreate(ctx, m.cid, client.ExecCreateOptions{
 			User: s.User, Env: env, WorkingDir: s.Dir, Cmd: s.Args,
 			AttachStdin: s.Stdin != nil, AttachStdout: true, AttachStderr: true,
@@ -80,9 +80,18 @@ func (p *Process) launch(ctx context.Context, env []string) error {
 	}
 	p.eid = made.ID
 	// Not cut short: the engine might start the process all the same.
-	att, err := call(context.WithoutCancel(ctx), m.b.engine, opExec, func(ctx context.Context, c *client.Client) (client.ExecAttachResult, error) {
+	asked := false
+	att, err := call(context.WithoutCancel(ctx), m.b.engine, opExec.of(m.cid), func(ctx context.Context, c *client.Client) (client.ExecAttachResult, error) {
+		asked = true
 		return c.ExecAttach(ctx, p.eid, client.ExecAttachOptions{})
 	})
+	if err != nil && asked && isUnavailable(err) && !notDialed(err) {
+		// Not flash.Unavailable, not even as the cause: callers would run it again.
+		unknown := flash.Errorf(flash.Internal, "the Docker engine stopped answering while the command was being started; it may have run").
+			WithRemediation("see whether it ran before running it again").WithCause(errors.New(err.Error()))
+		unknown.Reason = reasonOutcomeUnknown
+		return unknown
+	}
 	if err != nil {
 		return m.execError(ctx, err)
 	}
@@ -101,12 +110,21 @@ func (p *Process) launch(ctx context.Context, env []string) error {
 	return p.refusal
 }
 
-// giveUp ends a process whose caller left before it was known to have started.
+// reasonOutcomeUnknown is that of an error after which a command may have run.
+const reasonOutcomeUnknown = "outcome_unknown"
+
+func outcomeUnknown(err error) bool {
+	var e *flash.Error
+	return errors.As(err, &e) && e.Reason == reasonOutcomeUnknown
+}
+
+// giveUp ends a process whose caller leaves, or that can't be followed, before
+// it was known to have started.
 func (p *Process) giveUp(ctx context.Context) {
 	clean, cancel := detached(ctx, opExec.timeout)
 	defer cancel()
 	if err := p.Kill(clean); err != nil {
-		p.m.b.log.Warn("a command whose caller has left could not be killed", "sandbox", p.m.id, "err", err)
+		p.m.b.log.Warn("a command that was given up could not be killed", "sandbox", p.m.id, "err", err)
 	}
 }
 

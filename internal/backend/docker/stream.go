@@ -50,7 +50,8 @@ func (p *Process) run() {
 		exited   = make(chan struct{}) // closed when the host tells that the process has ended
 		watched  = exited              // nil once that has been seen, or while nobody watches
 		watching bool
-		ending   bool // the stream or the process has ended
+		ending   bool      // the stream or the process has ended
+		since    time.Time // when it was seen to
 		poll     = silence
 		timer    = time.NewTimer(poll)
 		info     client.ExecInspectResult
@@ -60,13 +61,13 @@ func (p *Process) run() {
 	for {
 		select {
 		case <-eof:
-			eof, ending, poll = nil, true, time.Millisecond
+			eof, ending, since, poll = nil, true, time.Now(), time.Millisecond
 		case <-st.frame:
 			p.markStarted()
 			continue
 		case <-watched:
 			p.drain(st)
-			watched, ending, poll = nil, true, time.Millisecond
+			watched, ending, since, poll = nil, true, time.Now(), time.Millisecond
 		case <-timer.C:
 			poll = min(poll*2, longestPoll)
 			if watching && watched != nil {
@@ -74,8 +75,8 @@ func (p *Process) run() {
 			}
 		}
 		info, err = p.inspect(ctx)
-		if err != nil && (ending || !isUnavailable(err) || p.m.b.engine.isClosed()) {
-			break // with the stream gone there is nothing to hope for
+		if err != nil && (!isUnavailable(err) || p.m.b.engine.isClosed() || ending && time.Since(since) > p.m.b.engine.limits.settle) {
+			break
 		}
 		if err == nil && info.PID > 0 {
 			p.setPID(info.PID)
@@ -124,7 +125,7 @@ func (p *Process) drain(st *stream) {
 }
 
 func (p *Process) inspect(ctx context.Context) (client.ExecInspectResult, error) {
-	return call(ctx, p.m.b.engine, opInspect, func(ctx context.Context, c *client.Client) (client.ExecInspectResult, error) {
+	return call(ctx, p.m.b.engine, opInspect.of(p.m.cid), func(ctx context.Context, c *client.Client) (client.ExecInspectResult, error) {
 		return c.ExecInspect(ctx, p.eid, client.ExecInspectOptions{})
 	})
 }
@@ -143,7 +144,7 @@ func (p *Process) finish(ctx context.Context, st *stream, info client.ExecInspec
 	var end flash.Ending
 	var refusal error
 	switch {
-	case err != nil && isNotFound(err):
+	case err != nil && isNotFound(err) && p.sandboxDying(ctx):
 		end = flash.Ending{Cause: flash.CauseSandboxGone, ExitCode: -1, Message: "the sandbox ended while the command ran"}
 	case err != nil:
 		end = flash.Ending{Cause: flash.CauseUnknown, ExitCode: -1, Message: "the Docker engine went away while the command ran"}
