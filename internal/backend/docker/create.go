@@ -2,11 +2,12 @@ package docker
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"math"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -24,6 +25,7 @@ const (
 	labelBackend  = "flash-sandbox.backend"
 	labelRestored = "flash-sandbox.restored-from" // the committed image a container was made from
 	labelSnapshot = "flash-sandbox.snapshot"      // on committed images
+	labelAttempt  = "flash-sandbox.attempt"       // tells one create of a sandbox from another
 )
 
 // capabilities a sandbox's processes may hold: what package managers and
@@ -112,48 +114,68 @@ func (b *Backend) create(ctx context.Context, s *backend.Spec, ref, restored str
 		return o.m, o.err
 	case <-ctx.Done():
 	}
+	clean := make(chan struct{})
+	go func() {
+		defer close(clean)
+		if o := <-done; o.err == nil { // made just before its caller left
+			b.abandon(ctx, o.m)
+		}
+	}()
 	select {
-	case <-done:
+	case <-clean:
 	case <-time.After(cleanupGrace):
 		b.log.Warn("the Docker engine is slow to give up a container whose caller has left", "sandbox", s.ID)
 	}
 	return nil, ctx.Err()
 }
 
+// errNoInit says that a container asked for a docker-init the engine has not.
+var errNoInit = errors.New("the engine has no docker-init")
+
 // make is create's work. When it fails, or ctx has ended at its end, the
 // container is gone or on the list of those to be removed.
-func (b *Backend) make(ctx context.Context, s *backend.Spec, ref, restored string) (_ *Machine, err error) {
+func (b *Backend) make(ctx context.Context, s *backend.Spec, ref, restored string) (*Machine, error) {
+	m, err := b.attempt(ctx, s, ref, restored)
+	if errors.Is(err, errNoInit) {
+		b.mu.Lock()
+		b.noInit = true
+		b.mu.Unlock()
+		m, err = b.attempt(ctx, s, ref, restored)
+	}
+	return m, err
+}
+
+func (b *Backend) attempt(ctx context.Context, s *backend.Spec, ref, restored string) (m *Machine, err error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	apart := context.WithoutCancel(ctx)
-	name := b.containerName(s.ID)
 	config, host := b.containerConfig(s, ref, restored)
-	made, err := call(apart, b.engine, opCreate, func(ctx context.Context, c *client.Client) (client.ContainerCreateResult, error) {
-		return c.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: config, HostConfig: host})
-	})
+	attempt := rand.Text()
+	config.Labels[labelAttempt] = attempt
+	cid, err := b.createContainer(apart, s.ID, config, host)
 	if err != nil {
 		if isUnavailable(err) {
-			b.doomed.add(name) // the engine may yet make it
+			b.doomed.add(attempt, b.containerName(s.ID)) // the engine may yet make it
 		}
 		if isNotFound(err) {
 			return nil, err
 		}
 		return nil, createError(s.ID, err)
 	}
-	m := &Machine{b: b, id: s.ID, cid: made.ID, restored: restored, born: time.Now()}
+	made := &Machine{b: b, id: s.ID, cid: cid, attempt: attempt, restored: restored, born: time.Now()}
 	defer func() {
 		if err == nil && ctx.Err() != nil {
-			err = ctx.Err()
+			m, err = nil, ctx.Err()
 		}
 		if err != nil {
-			b.abandon(ctx, m, name)
+			b.abandon(ctx, made)
 		}
 	}()
-	early := host.Init != nil && *host.Init && (b.gVisor() || !b.engine.isLocal())
+	early := *host.Init && (b.gVisor() || !b.engine.isLocal())
 	if early {
 		// Past the start nothing but the exit code would tell.
-		if err := b.findProgram(apart, m.cid, s); err != nil {
+		if err := b.findProgram(apart, cid, s); err != nil {
 			return nil, err
 		}
 	}
@@ -161,15 +183,11 @@ func (b *Backend) make(ctx context.Context, s *backend.Spec, ref, restored strin
 		return nil, ctx.Err()
 	}
 	err = do(apart, b.engine, opStart, func(ctx context.Context, c *client.Client) error {
-		_, err := c.ContainerStart(ctx, m.cid, client.ContainerStartOptions{})
+		_, err := c.ContainerStart(ctx, cid, client.ContainerStartOptions{})
 		return err
 	})
-	if err != nil && initMissing(err) && !b.withoutInit() {
-		b.mu.Lock()
-		b.noInit = true
-		b.mu.Unlock()
-		b.abandon(ctx, m, name)
-		return b.make(ctx, s, ref, restored)
+	if err != nil && initMissing(err) && *host.Init {
+		return nil, errNoInit
 	}
 	if err != nil {
 		return nil, startError(s.Args, s.User, s.Dir, err)
@@ -177,20 +195,37 @@ func (b *Backend) make(ctx context.Context, s *backend.Spec, ref, restored strin
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if host.Init != nil && *host.Init && !early {
-		if err := b.awaitProgram(apart, m, s); err != nil {
+	if *host.Init && !early {
+		if err := b.awaitProgram(apart, made, s); err != nil {
 			return nil, err
 		}
 	}
-	return m, nil
+	return made, nil
+}
+
+// createContainer returns the engine's id of a new container. Where an earlier
+// attempt, given up by us, has come into being after all, it makes room.
+func (b *Backend) createContainer(ctx context.Context, id flash.ID, config *container.Config, host *container.HostConfig) (string, error) {
+	name := b.containerName(id)
+	create := func() (client.ContainerCreateResult, error) {
+		return call(ctx, b.engine, opCreate, func(ctx context.Context, c *client.Client) (client.ContainerCreateResult, error) {
+			return c.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: config, HostConfig: host})
+		})
+	}
+	made, err := create()
+	if nameTaken(err) && b.doomed.has(name) {
+		b.sweepContainers(ctx)
+		made, err = create()
+	}
+	return made.ID, err
 }
 
 // abandon removes a container that is not to be, or sees that it will be.
-func (b *Backend) abandon(ctx context.Context, m *Machine, name string) {
+func (b *Backend) abandon(ctx context.Context, m *Machine) {
 	clean, cancel := detached(ctx, opRemove.timeout)
 	defer cancel()
 	if err := m.remove(clean); err != nil {
-		b.doomed.add(name)
+		b.doomed.add(m.attempt, b.containerName(m.id))
 		b.log.Warn("a container could not be removed yet", "sandbox", m.id, "err", err)
 	}
 }
@@ -270,55 +305,4 @@ func do(ctx context.Context, e *engine, o op, fn func(context.Context, *client.C
 		return struct{}{}, fn(ctx, c)
 	})
 	return err
-}
-
-// doomed are names of containers that must go but could not be removed, or may
-// come into being late, when a hung engine wakes.
-type doomed struct {
-	mu    sync.Mutex
-	names map[string]time.Time // since when
-}
-
-// doomedFor is how long a name is looked for after the engine has been well.
-const doomedFor = 10 * time.Minute
-
-func (d *doomed) add(name string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.names == nil {
-		d.names = map[string]time.Time{}
-	}
-	d.names[name] = time.Now()
-}
-
-func (d *doomed) list() map[string]time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	names := make(map[string]time.Time, len(d.names))
-	for n, t := range d.names {
-		names[n] = t
-	}
-	return names
-}
-
-func (d *doomed) drop(name string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.names, name)
-}
-
-// sweep removes doomed containers, as far as the engine lets it.
-func (b *Backend) sweep(ctx context.Context) {
-	for name, since := range b.doomed.list() {
-		m := &Machine{b: b, cid: name}
-		found, err := m.inspect(ctx)
-		switch {
-		case err == nil && found.Config != nil && found.Config.Labels[labelOwner] == b.cfg.Owner:
-			if m.remove(ctx) == nil {
-				b.doomed.drop(name)
-			}
-		case err == nil, time.Since(since) > doomedFor:
-			b.doomed.drop(name)
-		}
-	}
 }

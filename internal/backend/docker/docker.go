@@ -53,7 +53,9 @@ type Backend struct {
 	engine *engine
 	loads  flights
 	hub    *hub
-	doomed doomed
+	doomed doomed // containers
+
+	doomedImages doomed // failed snapshots
 
 	mu   sync.Mutex
 	info *system.Info // what the last good Probe found

@@ -449,8 +449,8 @@ func TestSnapshotImages(t *testing.T) {
 		}
 	}
 	says(t, a, "cat /kept", "kept")
-	if _, err := s.b.Restore(t.Context(), s.spec(), dir, backend.Saved{Data: json.RawMessage(`{"image":"sha256:` + strings.Repeat("1", 64) + `"}`)}); !errors.Is(err, flash.NotFound) {
-		t.Errorf("Restore of a snapshot whose image has gone: %v, want not_found", err)
+	if _, err := s.b.Restore(t.Context(), s.spec(), dir, backend.Saved{Data: json.RawMessage(`{"image":"sha256:` + strings.Repeat("1", 64) + `"}`)}); !errors.Is(err, flash.Conflict) || flash.AsError(err).Reason != "snapshot_lost" {
+		t.Errorf("Restore of a snapshot whose image has gone: %v, want a conflict, snapshot_lost", err)
 	}
 	for _, r := range []backend.Machine{a, b} { // setup checks that the image goes with the last
 		if err := r.Destroy(t.Context()); err != nil {

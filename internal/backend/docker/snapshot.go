@@ -62,9 +62,13 @@ func (m *Machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 		if err == nil {
 			return
 		}
-		clean, cancel := detached(ctx, opRemove.timeout)
+		clean, cancel := detached(ctx, opRemove.timeout+opPause.timeout)
 		defer cancel()
-		if derr := m.b.dropImage(clean, tag); derr != nil {
+		there, derr := m.b.dropImage(clean, tag)
+		if derr != nil || !there && isUnavailable(err) {
+			m.b.doomedImages.add(tag, tag) // the engine may yet make it
+		}
+		if derr != nil {
 			m.b.log.Warn("a failed snapshot's image could not be removed", "sandbox", m.id, "image", tag, "err", derr)
 		}
 		if before == backend.StatusRunning {
@@ -78,7 +82,9 @@ func (m *Machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 		"LABEL " + labelOwner + "=" + quote(m.b.cfg.Owner),
 		"LABEL " + labelID + "=" + quote(string(m.id)),
 	}
-	made, err := call(ctx, m.b.engine, opCommit, func(ctx context.Context, c *client.Client) (client.ContainerCommitResult, error) {
+	m.b.doomedImages.drop(tag)
+	// Not cut short: the engine would go on, and tag an image that nobody has.
+	made, err := call(context.WithoutCancel(ctx), m.b.engine, opCommit, func(ctx context.Context, c *client.Client) (client.ContainerCommitResult, error) {
 		return c.ContainerCommit(ctx, m.cid, client.ContainerCommitOptions{Reference: tag, Changes: changes, NoPause: true})
 	})
 	if err != nil {
@@ -86,6 +92,9 @@ func (m *Machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 			return backend.Saved{}, flash.Errorf(flash.Exhausted, "the Docker engine's disk is full").WithCause(err)
 		}
 		return backend.Saved{}, m.stateError("commit container", err)
+	}
+	if ctx.Err() != nil {
+		return backend.Saved{}, ctx.Err()
 	}
 	data, err := json.Marshal(savedData{Image: made.ID, Tag: tag})
 	if err != nil {
@@ -174,7 +183,10 @@ func (b *Backend) Restore(ctx context.Context, s backend.Spec, _ string, v backe
 	}
 	m, err := b.create(ctx, &s, d.Image, d.Image)
 	if isNotFound(err) && ctx.Err() == nil {
-		return nil, flash.Errorf(flash.NotFound, "snapshot: its image %.19s is no longer in the Docker engine", d.Image).WithCause(err)
+		lost := flash.Errorf(flash.Conflict, "snapshot: its image %.19s is no longer in the Docker engine", d.Image).
+			WithRemediation("delete the snapshot; what it held can't be had back").WithCause(err)
+		lost.Reason = "snapshot_lost"
+		return nil, lost
 	}
 	if err != nil {
 		return nil, err
@@ -190,27 +202,29 @@ func (b *Backend) Discard(ctx context.Context, dir string, v backend.Saved) erro
 			return flash.Errorf(flash.Invalid, "snapshot: its data can't be read").WithCause(err)
 		}
 	}
-	return b.dropImage(ctx, d.Tag)
+	_, err := b.dropImage(ctx, d.Tag)
+	return err
 }
 
 // dropImage takes a tag off, and with it the image unless a container uses
-// it; Destroy removes it with the last of those.
-func (b *Backend) dropImage(ctx context.Context, tag string) error {
+// it; Destroy removes it with the last of those. It says whether the tag was
+// there.
+func (b *Backend) dropImage(ctx context.Context, tag string) (there bool, err error) {
 	res, err := b.inspectImage(ctx, tag)
 	if isNotFound(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	err = b.removeImage(ctx, tag, true)
 	switch {
 	case err == nil, isNotFound(err):
-		return nil
+		return true, nil
 	case isConflict(err): // in use: the tag has gone, or stays with its last user
-		return nil
+		return true, nil
 	}
-	return wrap("remove image "+res.ID, err)
+	return true, wrap("remove image "+res.ID, err)
 }
 
 // dropUntagged removes a committed image that has lost its tag, unless another
