@@ -31,8 +31,8 @@ type Config struct {
 	// /v1/service/sandbox. Requests without a prefix work as well.
 	BasePath []string `toml:"base_path" env:"FSB_BASE_PATH"`
 	// Absolute directory for everything that is kept: records, images,
-	// snapshots, files of running sandboxes. Only one fsbd can use it at a
-	// time. When fsbd does not run as root the default is flash-sandbox below
+	// snapshots, files of running sandboxes. It must be empty or fsbd's own,
+	// and only one fsbd can use it at a time. When fsbd does not run as root the default is flash-sandbox below
 	// $XDG_DATA_HOME or ~/.local/share.
 	DataDir string `toml:"data_dir" env:"FSB_DATA_DIR"`
 
@@ -70,8 +70,9 @@ type Config struct {
 	LogLevel slog.Level `toml:"log_level" env:"FSB_LOG_LEVEL"`
 	// How log lines look: text or json.
 	LogFormat string `toml:"log_format" env:"FSB_LOG_FORMAT"`
-	// How long requests that are under way may take after SIGTERM. Sandboxes
-	// go on running in any case.
+	// How long requests that are under way may take after SIGTERM. Then they
+	// are answered as interrupted and their commands killed, which may take
+	// another 20 seconds. Sandboxes go on running in any case.
 	DrainTimeout Duration `toml:"drain_timeout" env:"FSB_DRAIN_TIMEOUT"`
 }
 
