@@ -202,7 +202,8 @@ func (h *hub) follow(ctx context.Context) bool {
 			if w := h.get(e.Actor.ID); w != nil {
 				go h.event(ctx, w, e)
 			}
-		case <-sub.Err:
+		case err := <-sub.Err:
+			h.b.log.Debug("the Docker engine's events have ended", "err", err)
 			return true
 		case <-tick.C:
 			if h.reconcile(ctx) != nil {
