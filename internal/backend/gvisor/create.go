@@ -352,6 +352,9 @@ func startError(text, arg0 string) error {
 	case exitNotExecutable:
 		return &commandError{fmt.Sprintf("%s: %s", arg0, why)}
 	}
+	if strings.Contains(text, "working directory") || strings.Contains(text, "setting up working dir") {
+		return flash.Errorf(flash.Invalid, "image: its working directory can't be used: it is not a directory").WithCause(errors.New(text))
+	}
 	if strings.HasPrefix(text, "restoring container") {
 		return flash.Errorf(flash.Invalid, "snapshot: gVisor can't restore this state, it may be damaged").WithCause(errors.New(text))
 	}
@@ -381,6 +384,9 @@ func classify(text string) (code int, why string) {
 		{"is a directory", exitNotExecutable, "is a directory"},
 		{"exec format error", exitNotExecutable, "not a program this machine can run"},
 		{"too many levels of symbolic links", exitNotExecutable, "too many links"},
+		{"too many symbolic links encountered", exitNotExecutable, "too many links"},
+		{"file name too long", exitNotExecutable, "the name is too long"},
+		{"invalid argument", exitNotExecutable, "can't be executed"},
 	} {
 		if strings.HasSuffix(text, c.text) {
 			return c.code, c.why

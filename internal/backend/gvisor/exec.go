@@ -118,6 +118,10 @@ func (m *machine) execError(ctx context.Context, err error, arg0 string) error {
 		case exitNotFound, exitNotExecutable:
 			return &backend.StartError{ExitCode: code, Message: fmt.Sprintf("%s: %s", arg0, why)}
 		}
+		if strings.HasSuffix(err.Error(), "try again") {
+			return flash.Errorf(flash.Exhausted, "sandbox %s has reached its limit of processes", m.id).
+				WithRemediation("end some of its processes, or delete it").WithCause(err)
+		}
 		if strings.Contains(err.Error(), "working directory") {
 			return &backend.StartError{ExitCode: exitNotExecutable, Message: "the working directory does not exist"}
 		}

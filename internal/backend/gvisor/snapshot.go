@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	flash "github.com/flash-sandbox/flash-sandbox"
@@ -42,9 +44,17 @@ func (m *machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 	if err != nil {
 		return backend.Saved{}, err
 	}
+	if err := m.room(dir); err != nil {
+		return backend.Saved{}, err
+	}
 	if err := m.pause(ctx); err != nil {
 		return backend.Saved{}, err
 	}
+	defer func() {
+		if err != nil && strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+			err = full(err)
+		}
+	}()
 	defer func() {
 		if err != nil && before == phaseRunning && !m.hasEnded() {
 			err = errors.Join(err, m.resume(context.WithoutCancel(ctx)))
@@ -65,6 +75,34 @@ func (m *machine) Snapshot(ctx context.Context, dir string) (_ backend.Saved, er
 			"a restored sandbox goes on with the main command and its children, while processes started by exec end.",
 		Data: data,
 	}, nil
+}
+
+// leastRoom is what a state takes besides the sandbox's memory, with room for
+// what changes meanwhile.
+const leastRoom = 32 << 20
+
+// room refuses a snapshot for which the disk is visibly too small. A sentry
+// that runs out of space while it saves may not survive it.
+func (m *machine) room(dir string) error {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return err
+	}
+	need := uint64(leastRoom)
+	if g, err := m.cgroup(); err == nil {
+		if s, err := g.Stats(); err == nil {
+			need += s.MemoryUsageBytes
+		}
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < need {
+		return full(fmt.Errorf("%d bytes are free, about %d needed", free, need))
+	}
+	return nil
+}
+
+func full(err error) error {
+	return flash.Errorf(flash.Exhausted, "the disk of the data folder is too full for a snapshot").
+		WithRemediation("free some space, for example by deleting snapshots").WithCause(err)
 }
 
 // checkpoint has the sentry write its state. It pauses once more for that and

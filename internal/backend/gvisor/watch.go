@@ -61,7 +61,9 @@ func (m *machine) await(ctx context.Context, pidfd *os.File, l *launcher, asked 
 	ws, err := m.ask(ctx, asked)
 	if err != nil && l != nil && ctx.Err() == nil {
 		// Too late for the sentry; its parent knows.
-		ws, err = l.status(ctx)
+		if ws, err = l.status(ctx); err == nil {
+			ws = shellStatus(ws)
+		}
 	}
 	if pidfd != nil && !waitPidfd(ctx, pidfd) || ctx.Err() != nil {
 		return flash.Ending{}, false
@@ -103,6 +105,17 @@ func (m *machine) ask(ctx context.Context, asked chan<- struct{}) (ws uint32, er
 	asked = nil
 	err = c.receive(ctx, boot.ContMgrWait, &ws)
 	return ws, err
+}
+
+// shellStatus turns the status of a sentry's process, which exits as a shell
+// would, into that of its command: 128+n stands for a death by signal n.
+func shellStatus(ws uint32) uint32 {
+	const lastSignal = 64
+	w := syscall.WaitStatus(ws)
+	if n := w.ExitStatus() - 128; w.Exited() && n > 0 && n <= lastSignal {
+		return uint32(n)
+	}
+	return ws
 }
 
 // exitOf reads a wait status.
