@@ -146,6 +146,7 @@ func TestResultAfterHang(t *testing.T) {
 	e.set(func(kind string, w http.ResponseWriter, r *http.Request) bool {
 		switch kind {
 		case "attach":
+			_, _ = io.Copy(io.Discard, r.Body)
 			c, _, err := w.(http.Hijacker).Hijack()
 			if err != nil {
 				return true
@@ -180,7 +181,9 @@ func TestSnapshotCancelled(t *testing.T) {
 	m := b.toyMachine(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	committed := make(chan struct{})
 	e.first("commit", func(w http.ResponseWriter, r *http.Request) {
+		defer close(committed)
 		cancel()
 		time.Sleep(50 * time.Millisecond)
 		e.mu.Lock()
@@ -191,6 +194,7 @@ func TestSnapshotCancelled(t *testing.T) {
 	if _, err := m.Snapshot(ctx, t.TempDir()); !errors.Is(err, context.Canceled) {
 		t.Errorf("Snapshot: %v, want that it was cancelled", err)
 	}
+	<-committed
 	if len(e.images) > 0 {
 		t.Errorf("images are left: %v", e.images)
 	}
