@@ -73,7 +73,7 @@ func (b *bench) open(ctx context.Context, names []string) error {
 			continue
 		}
 		b.lab.Logf("opening %s", name)
-		err := p.Open(ctx)
+		err := openPeer(ctx, p)
 		if err == nil {
 			err = b.warmUp(ctx, member{name, p})
 		}
@@ -103,6 +103,16 @@ func (b *bench) open(ctx context.Context, names []string) error {
 	}
 	b.run.Facts = b.facts(ctx)
 	return nil
+}
+
+// openTimeout bounds the opening of a peer, which may wait for packages, for an
+// engine, or for others that start engines too.
+const openTimeout = 5 * time.Minute
+
+func openPeer(ctx context.Context, p peers.Peer) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	return p.Open(ctx)
 }
 
 // warmUp has a peer do everything once: images are pulled and unpacked, pages

@@ -107,6 +107,9 @@ func TestGoals(t *testing.T) {
 		{"fds", func(r *report.Run) { r.Leaks[peers.OursGVisor].After.FDs = 30 }, []report.State{yes, yes, yes, yes, yes, yes, no}},
 		{"goroutines", func(r *report.Run) { r.Leaks[peers.OursGVisor].After.Goroutines = 32 }, []report.State{yes, yes, yes, yes, yes, yes, no}},
 		{"goroutines are not known", func(r *report.Run) { r.Leaks[peers.OursGVisor].After.Goroutines = -1 }, []report.State{yes, yes, yes, yes, yes, yes, none}},
+		{"too few sandboxes to tell", func(r *report.Run) {
+			r.Leaks[peers.OursGVisor].Sandboxes, r.Leaks[peers.OursGVisor].After.FDs = 4, 14
+		}, []report.State{yes, yes, yes, yes, yes, yes, none}},
 		{"nothing counts", func(r *report.Run) { r.Rounds[0].Accepted = false }, []report.State{none, none, none, none, none, yes, yes}},
 		{"no daemon", func(r *report.Run) { r.Rest, r.After, r.Leaks = nil, nil, nil }, []report.State{yes, yes, yes, yes, yes, none, none}},
 	} {
