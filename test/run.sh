@@ -25,7 +25,7 @@ pure() { go list ./... | grep -vE 'internal/backend/(gvisor|docker)|cmd/fsbd|/be
 
 step_setup() {
   local missing=()
-  for p in docker.io nginx-light iproute2 iptables curl jq shellcheck gcc libc6-dev protobuf-compiler python3-venv; do
+  for p in docker.io nginx-light iproute2 iptables procps e2fsprogs curl jq shellcheck gcc libc6-dev protobuf-compiler python3-venv; do
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
   done
   if [ ${#missing[@]} -gt 0 ]; then
