@@ -55,16 +55,13 @@ func (m *Manager) Delete(ctx context.Context, id flash.ID, o flash.DeleteOptions
 func (m *Manager) remove(ctx context.Context, e *entry) error {
 	before := e.view.Load()
 	if before.State != flash.Stopping {
-		if err := m.update(ctx, e, func(r *store.Sandbox) { r.State = flash.Stopping }); err != nil {
-			// A full disk must not keep sandboxes alive; the record is
-			// removed below or on the next start.
-			m.log.Error("the intent to delete a sandbox could not be stored", "sandbox", e.id, "err", err)
-			e.mu.Lock()
-			next := *e.rec
-			next.State = flash.Stopping
-			m.show(e, &next)
-			e.mu.Unlock()
-		}
+		// A full disk must not keep sandboxes alive; the record is removed
+		// below or on the next start.
+		write, cancel := detached(ctx, writeTimeout)
+		e.mu.Lock()
+		m.recordLocked(write, e, func(r *store.Sandbox) { r.State = flash.Stopping })
+		e.mu.Unlock()
+		cancel()
 	}
 	e.setGone(errDeleted)
 	if err := m.destroyMachine(ctx, e); err != nil {
@@ -181,12 +178,7 @@ func (m *Manager) wake(ctx context.Context, e *entry, mc backend.Machine) {
 	if e.rec.State == state || !e.rec.State.Live() {
 		return
 	}
-	if err := m.updateLocked(ctx, e, func(r *store.Sandbox) { r.State = state }); err != nil {
-		m.log.Error("a change of state could not be stored", "sandbox", e.id, "err", err)
-		next := *e.rec
-		next.State = state
-		m.show(e, &next)
-	}
+	m.recordLocked(ctx, e, func(r *store.Sandbox) { r.State = state })
 }
 
 // Resume implements flash.Service.

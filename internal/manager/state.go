@@ -40,6 +40,20 @@ func (m *Manager) updateLocked(ctx context.Context, e *entry, change func(*store
 	return nil
 }
 
+// recordLocked is updateLocked for what has happened already, or must happen
+// even on a full disk: the truth is shown even if it can't be stored, and the
+// next start finds it out again.
+func (m *Manager) recordLocked(ctx context.Context, e *entry, change func(*store.Sandbox)) {
+	err := m.updateLocked(ctx, e, change)
+	if err == nil {
+		return
+	}
+	m.log.Error("a change of state could not be stored", "sandbox", e.id, "err", err)
+	next := *e.rec
+	change(&next)
+	m.show(e, &next)
+}
+
 // show makes rec the entry's record. The caller holds e.mu.
 func (m *Manager) show(e *entry, rec *store.Sandbox) {
 	from := e.rec.State
@@ -80,15 +94,7 @@ func (m *Manager) ended(e *entry, end flash.Ending) {
 		e.mu.Unlock()
 		return // a delete is under way and does the rest
 	}
-	err := m.updateLocked(ctx, e, func(r *store.Sandbox) { r.State, r.Ending = flash.Stopped, &end })
-	if err != nil {
-		// The truth must be seen even if it can't be stored; the next start
-		// finds it out again.
-		m.log.Error("the end of a sandbox could not be stored", "sandbox", e.id, "err", err)
-		next := *e.rec
-		next.State, next.Ending = flash.Stopped, &end
-		m.show(e, &next)
-	}
+	m.recordLocked(ctx, e, func(r *store.Sandbox) { r.State, r.Ending = flash.Stopped, &end })
 	e.mu.Unlock()
 	m.metrics.ended(e.view.Load().Backend, end.Cause)
 
